@@ -1,0 +1,123 @@
+"""Compiling one pure step for many devices: the only file that counts them.
+
+A step sees global arrays under `jit` (axis None: the compiler splits the work over the mesh) or its
+device's own rows under `pmap` (axis "data"). All randomness of a step is drawn per example from the
+example's global index, so both compilations compute the same numbers.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxface.errors import UserError
+
+DATA = "data"  # the one mesh axis: batches are split along it, states are replicated
+
+
+def initialize(coordinator: str | None, process_id: int | None, process_count: int | None) -> None:
+    """Joins the other processes of a pod or cluster; with no arguments JAX finds them itself."""
+    jax.distributed.initialize(coordinator, process_count, process_id)
+
+
+def make_mesh() -> Mesh:
+    """A mesh of every device of every process."""
+    devices = jax.devices()
+    return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def check_batch(batch: int, accumulate: int = 1) -> None:
+    """Raises UserError unless `batch` splits evenly over devices and accumulation steps."""
+    devices = jax.device_count()
+    if batch % (devices * accumulate):
+        fit = devices * accumulate
+        raise UserError(
+            f"config.batch={batch} does not split over {devices} device(s) x {accumulate} "
+            f"accumulation step(s): use a multiple of {fit}, for example {max(fit, batch // fit * fit)}."
+        )
+
+
+def pmean(tree, axis=None):
+    """Mean over devices under pmap; under jit arrays are global already and nothing is to do."""
+    return tree if axis is None else jax.lax.pmean(tree, axis)
+
+
+def gather(x, axis=None):
+    """Rows of every device, in global order. [n, ...] -> [devices * n, ...]"""
+    return x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
+
+
+def _with_resident(step: Callable) -> Callable:
+    """Looks a batch's rows up in the arrays that stay on the device."""
+
+    def looked_up(state, batch, resident, key, axis=None):
+        if resident:
+            index = batch["index"]
+            batch = batch | {name: array[index] for name, array in resident.items()}
+        return step(state, batch, key, axis=axis)
+
+    return looked_up
+
+
+def compile_step(step: Callable, mesh: Mesh, mode: str) -> Callable:
+    """Returns `(state, batch, resident, key) -> (state, metrics)`, compiled.
+
+    Args:
+      step: `(state, batch, key, *, axis) -> (state, metrics)`.
+      mode: "jit" (global view, the default everywhere) or "pmap" (one program per device).
+    """
+    step = _with_resident(step)
+    replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(DATA))
+    if mode == "jit":
+        return jax.jit(
+            step,
+            in_shardings=(replicated, split, replicated, replicated),
+            out_shardings=replicated,
+            donate_argnums=0,
+        )
+    if mode != "pmap":
+        raise UserError(f"config.compile={mode!r}: use 'jit' or 'pmap'.")
+
+    def on_device(state, batch, resident, key):
+        return step(state, batch, resident, key, axis=DATA)
+
+    local = jax.local_device_count()
+    mapped = jax.pmap(on_device, DATA, in_axes=(None, 0, None, None), out_axes=None)
+
+    def pmapped(state, batch, resident, key):
+        batch = jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch)
+        return mapped(state, batch, resident, key)
+
+    return pmapped
+
+
+def place_state(tree, mesh: Mesh, mode: str = "jit"):
+    """Numpy or device arrays, equal on every process -> one replicated copy on every device."""
+    if mode == "pmap":
+        return jax.tree.map(np.asarray, tree)
+    replicated = NamedSharding(mesh, P())
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(np.shape(x), replicated, lambda i: np.asarray(x)[i]),
+        tree,
+    )
+
+
+def place_batch(batch, mesh: Mesh, mode: str = "jit"):
+    """This process's rows of a batch -> one global array split over every device."""
+    if mode == "pmap":
+        return batch
+    split = NamedSharding(mesh, P(DATA))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), batch)
+
+
+def to_host(tree):
+    """One numpy copy of a replicated tree, without any communication between processes."""
+
+    def one(x):
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            x = x.addressable_data(0)
+        return np.asarray(x)
+
+    return jax.tree.map(one, tree)
