@@ -1,11 +1,16 @@
 """What a training run is: a state that changes and a bundle of pure functions that change it."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.struct
+import flax.traverse_util
 import jax
 import numpy as np
+
+from jaxface.errors import UserError
 
 
 @flax.struct.dataclass
@@ -17,7 +22,9 @@ class TrainState:
     opt_state: Any  # same keys as params
     model_state: Any  # Linen's other collections: batch statistics, w_avg, magnitude EMAs
     ema: Any  # slow weights (and their model state) used for evaluation, {} if none
-    control: Any  # what steers training: ADA's p and its statistic, image pool, skipped updates, ...
+    control: (
+        Any  # what steers training: ADA's p and its statistic, image pool, skipped updates, ...
+    )
 
 
 class Result(NamedTuple):
@@ -50,4 +57,58 @@ class System(NamedTuple):
     resident: Callable = dict  # () -> {name: numpy array} kept whole in device memory; a batch
     #   then carries "index" and the compiled step sees {name: array[index]} in its place
     preview: Callable | None = None  # () -> Figure of training images as the step sees them
-    start_from: Callable | None = None  # (state, loaded tree) -> (state, [what did not fit])
+    start_from: Callable | None = None  # (state) -> state with the networks of --init_from
+    monitors: Mapping[str, Callable] = MappingProxyType({})  # evals cheap enough to follow training
+
+
+@dataclasses.dataclass
+class RunConfig:
+    """What every run has, whatever it trains. A system's Config adds its method's fields."""
+
+    seed: int = 0
+    batch: int = 32  # examples per step over all devices
+    accumulate: int = 1  # micro-batches a step is split into when memory is short
+    compile: str = "jit"  # "jit" on a mesh of all devices, or "pmap"
+    log_every: int = 50  # steps between scalars
+    sample_every: int = 500  # steps between picture grids
+    eval_every: int = 0  # steps between evaluations while training; 0: at the end only
+    save_every: int = 500  # steps between checkpoints
+    keep: int = 3  # checkpoints kept
+    max_skipped: int = 20  # updates skipped in a row for non-finite numbers before the run stops
+    data: str = ""  # name of the tfds builder that gives the training set
+    data_dir: str = ""  # a user's folder of files; set by --data_dir
+    build_dir: str = ""  # where records are built: <workdir>/data, phantoms in the user's cache
+    init_from: str = ""  # what to start from; set by --init_from, "" trains from random weights
+
+    @property
+    def num_steps(self) -> int:
+        raise NotImplementedError("a system's Config says how long it trains")
+
+
+def fit(target, loaded, what: str):
+    """Returns `loaded` in the structure, shapes and types of `target`.
+
+    Raises:
+      UserError: lists every name that only one of them has, and every shape that differs.
+    """
+    wanted = flax.traverse_util.flatten_dict(target, sep="/")
+    given = flax.traverse_util.flatten_dict(loaded, sep="/")
+    wrong = [f"missing: {name} {np.shape(wanted[name])}" for name in wanted if name not in given]
+    wrong += [
+        f"not in this network: {name} {np.shape(given[name])}"
+        for name in given
+        if name not in wanted
+    ]
+    wrong += [
+        f"{name}: {np.shape(given[name])} in the file, {np.shape(wanted[name])} in this network"
+        for name in wanted
+        if name in given and np.shape(wanted[name]) != np.shape(given[name])
+    ]
+    if wrong:
+        raise UserError(
+            f"--init_from: {what} does not fit this config ({len(wrong)} name(s)): set resolution, "
+            "channels, variant and network sizes as in the run it comes from.\n  "
+            + "\n  ".join(wrong)
+        )
+    fitted = {name: np.asarray(given[name]).astype(wanted[name].dtype) for name in wanted}
+    return flax.traverse_util.unflatten_dict(fitted, sep="/")

@@ -1,0 +1,67 @@
+"""CleftGAN: a generator of faces with cleft lip, transferred from normal faces.
+
+python launch.py --experiment=cleftgan
+"""
+
+from dataclasses import replace
+
+from jaxface.data import cleft_folder, phantom_cleft  # noqa: F401  (config.data names one of them)
+from jaxface.systems import cleftgan
+
+build = cleftgan.build
+
+paper = cleftgan.Config(
+    data="cleft_folder",
+    split="train+heldout",  # the paper trains on all 514
+    resolution=1024,
+    batch=32,
+    kimg=460.0,
+    save_every=625,  # 20 kimg
+    sample_every=625,
+    eval_every=625,
+    log_every=50,
+)
+
+demo = replace(
+    paper,
+    data="phantom_cleft",
+    split="train",
+    init_from="faces_base_32",
+    resolution=32,
+    z_dim=64,
+    w_dim=64,
+    channel_base=1024,
+    channel_max=64,
+    num_layers=8,
+    discriminator_channel_base=2048,
+    discriminator_channel_max=96,
+    batch=8,
+    kimg=8.0,
+    gamma=0.5,
+    eval_images=512,
+    log_every=20,
+    sample_every=200,
+    eval_every=200,
+    save_every=200,
+)
+
+tiny = replace(
+    demo,
+    init_from="",
+    num_subjects=24,
+    z_dim=8,
+    w_dim=8,
+    channel_base=128,
+    channel_max=8,
+    num_layers=4,
+    discriminator_channel_base=256,
+    discriminator_channel_max=16,
+    kimg=0.048,
+    eval_images=32,
+    log_every=1,
+    sample_every=3,
+    eval_every=0,
+    save_every=1,
+)
+
+SCALES = {"demo": demo, "paper": paper, "tiny": tiny}

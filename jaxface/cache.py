@@ -1,0 +1,18 @@
+"""Where a user's machine keeps what need not be made twice: phantom data, compiled programs."""
+
+import os
+import pathlib
+
+import jax
+
+
+def folder() -> pathlib.Path:
+    """$JAXFACE_CACHE, else ~/.cache/jaxface. A user's own photographs are never put here."""
+    default = pathlib.Path.home() / ".cache" / "jaxface"
+    return pathlib.Path(os.environ.get("JAXFACE_CACHE", default))
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between runs unless JAX was told where to."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(folder() / "xla"))

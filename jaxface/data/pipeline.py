@@ -1,0 +1,186 @@
+"""One input path for every set of face photographs: a tfds builder in, global batches out.
+
+The order of examples is a pure function of (seed, position): position `step * batch + row` names one
+example of one epoch, whoever reads it. A run resumed at step s therefore needs no saved iterator, and
+any number of hosts sees the same global batches, each host its own contiguous rows of them.
+"""
+
+import dataclasses
+import functools
+import io
+import pathlib
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from jaxface.data.base import FaceConfig
+from jaxface.errors import UserError, nearest
+
+RESIDENT_BYTES = 1 << 30  # sets up to this size stay whole in device memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Faces:
+    """One split of a built data set."""
+
+    source: object  # tfds data source, undecoded images
+    channels: int
+    folder: str  # where the built records lie, for lineage
+    fingerprint: str  # of the settings and content that made them
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def image(self, index: int) -> np.ndarray:
+        """Returns the uint8 image [H, W, C] of one record."""
+        image = Image.open(io.BytesIO(self.source[index]["image"]))
+        pixels = np.asarray(image.convert("L" if self.channels == 1 else "RGB"))
+        return pixels[..., None] if self.channels == 1 else pixels
+
+    @functools.cached_property
+    def images(self) -> np.ndarray:
+        """All images, uint8 [N, H, W, C], in a fixed order."""
+        return np.stack([self.image(i) for i in range(len(self))])
+
+    @functools.cached_property
+    def labels(self) -> dict[str, np.ndarray]:
+        """Everything but the pixels: id, subject, side [N] strings; severity [N] float32."""
+        records = [self.source[i] for i in range(len(self))]
+        text = lambda name: np.array([_text(r[name]) for r in records])
+        return {name: text(name) for name in ("id", "subject", "side")} | {
+            "severity": np.array([r["severity"] for r in records], np.float32)
+        }
+
+    @functools.cached_property
+    def fits_in_memory(self) -> bool:
+        return len(self) * self.image(0).nbytes <= RESIDENT_BYTES
+
+
+def _text(value) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def builder_for(name: str) -> type[tfds.core.GeneratorBasedBuilder]:
+    """The imported builder class called `name`; raises UserError with the nearest name."""
+    try:
+        return tfds.core.registered.imported_builder_cls(name)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        ours = [
+            builder
+            for builder in tfds.list_builders(with_community_datasets=False)
+            if tfds.core.registered.imported_builder_cls(builder).__module__.startswith("jaxface.")
+        ]
+        raise UserError(f"config.data={name!r} is no data set.{nearest(name, ours)}") from error
+
+
+def open_faces(name: str, build_dir: str | pathlib.Path, config: FaceConfig, split: str) -> Faces:
+    """Builds the data set `name` once under `build_dir`, then opens one of its splits.
+
+    Args:
+      name: of a tfds builder whose module is imported, "phantom_cleft" for example.
+      split: tfds's syntax, "train", "heldout" or "train+heldout".
+
+    Raises:
+      UserError: unknown data set or split, bad input, nothing in the split.
+    """
+    tfds.disable_progress_bar()
+    builder = builder_for(name)(data_dir=str(build_dir), config=config, file_format="array_record")
+    try:
+        builder.download_and_prepare()
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error.__cause__ or error.__context__, UserError):
+            raise (error.__cause__ or error.__context__) from None
+        raise
+    known = set(builder.info.splits)
+    if not set(split.replace("+", " ").split()) <= known:
+        raise UserError(f"config.split={split!r}: {name} has {', '.join(sorted(known))}.")
+    parts = [
+        part.strip() for part in split.split("+") if builder.info.splits[part.strip()].num_examples
+    ]
+    if not parts:
+        raise UserError(
+            f"config.split={split!r} of {name} is empty: add people or name another split."
+        )
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    sources = [builder.as_data_source(split=part, decoders=decoders) for part in parts]
+    return Faces(
+        source=sources[0] if len(sources) == 1 else _Joined(sources),
+        channels=config.channels,
+        folder=str(builder.data_path),
+        fingerprint=f"{builder.info.full_name}:{'+'.join(parts)}",
+    )
+
+
+class _Joined:
+    """Several data sources read as one."""
+
+    def __init__(self, sources):
+        self._sources = sources
+
+    def __len__(self):
+        return sum(map(len, self._sources))
+
+    def __getitem__(self, index):
+        for source in self._sources:
+            if index < len(source):
+                return source[index]
+            index -= len(source)
+        raise IndexError(index)
+
+
+class Batches:
+    """Endless batches of one process, from step `start` on.
+
+    Yields {"example": int32 [b] global example number (wraps after 2^31), "index": int32 [b] record
+    number} and, when streamed, {"image": uint8 [b, H, W, C]}, where b = batch / process_count and
+    process p holds rows [p * b, (p + 1) * b) of each global batch.
+    """
+
+    def __init__(
+        self,
+        faces: Faces,
+        batch: int,
+        seed: int,
+        start: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+        stream: bool = False,
+        fields: dict[str, np.ndarray] | None = None,  # more of each record, by record number
+        threads: int = 4,
+    ):
+        if batch % process_count:
+            raise UserError(
+                f"config.batch={batch} does not split over {process_count} processes: "
+                f"use a multiple of {process_count}."
+            )
+        self.step = start
+        rows = batch // process_count
+        order = grain.MapDataset.source(np.arange(len(faces))).seed(seed).shuffle().repeat()
+
+        def record(position: int) -> dict[str, np.ndarray]:
+            step, row = divmod(position, rows)
+            example = step * batch + process_index * rows + row
+            index = int(order[example])
+            row = {"example": np.int32(example & 0x7FFFFFFF), "index": np.int32(index)}
+            row |= {name: values[index] for name, values in (fields or {}).items()}
+            return row | ({"image": faces.image(index)} if stream else {})
+
+        positions = grain.MapDataset.range(start * rows, 2**62)
+        options = grain.ReadOptions(num_threads=threads if stream else 0, prefetch_buffer_size=64)
+        self._iterator = iter(positions.map(record).batch(rows).to_iter_dataset(options))
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        self.step += 1
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, int]:
+        """The position to resume from: the number of global batches already given out."""
+        return {"step": self.step}

@@ -1,0 +1,502 @@
+"""CleftGAN: StyleGAN3 transferred with adaptive augmentation from normal faces to cleft-lip faces.
+
+Hayajneh et al., arXiv 2310.07969, on the alias-free generator of Karras et al. 2021 (arXiv
+2106.12423), trained as in Karras et al. 2020 (StyleGAN2, arXiv 1912.04958: non-saturating loss, lazy
+R1, EMA of the generator) with adaptive discriminator augmentation (ADA, arXiv 2006.06676). The paper
+publishes neither gamma, batch, schedule nor augmentation settings: the fields below say where each
+default comes from, and none of them is the paper's value unless it says so.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxface import losses
+from jaxface.data import pipeline
+from jaxface.errors import UserError
+from jaxface.metrics import judge
+from jaxface.models.discriminator import Discriminator, trainable_mask
+from jaxface.models.stylegan3 import Generator
+from jaxface.ops.augment import augment, blur
+from jaxface.parallel import pmean
+from jaxface.system import Figure, RunConfig, System, TrainState, fit
+
+LAZY = 16  # discriminator steps between R1 penalties (StyleGAN2, appendix B)
+EVAL_BATCH = 32  # images a generator call makes outside training
+
+
+@dataclasses.dataclass
+class Config(RunConfig):
+    """One run. Sources: SG3 = StyleGAN3's published settings, ADA = its paper, ours = chosen here."""
+
+    # Data
+    data: str = "phantom_cleft"
+    split: str = "train"  # "train+heldout" is the paper's protocol: all 514 train
+    resolution: int = 64  # px, a power of two (paper: 1024)
+    channels: int = 3  # 3 color, 1 gray
+    condition_on: str = ""  # "side": one class each for left, right, none; "": unconditional
+    mirror: bool = True  # flip half of the reals; makes left and right clefts equally frequent
+    num_subjects: int = 0  # people of a phantom, 0: its own default
+    manifest: str = ""  # of a user's folder; "": manifest.csv in it
+    align: bool = True  # detect, align, adjust color and blur the background of a user's images
+    # Networks (SG3 unless said)
+    variant: str = "t"  # "t" translation-equivariant (the paper's best), "r" rotation-equivariant
+    z_dim: int = 512
+    w_dim: int = 512
+    mapping_layers: int = 2
+    channel_base: int = 32768  # doubled by "r"
+    channel_max: int = 512  # doubled by "r"
+    num_layers: int = 14
+    margin_size: int = 10
+    discriminator_channel_base: int = 32768
+    discriminator_channel_max: int = 512
+    mbstd_group: int = 4
+    precision: str = "float32"  # "bfloat16": the four highest resolutions of both networks
+    remat: bool = False  # recompute the generator's layers in the backward pass to save memory
+    # Optimisation
+    kimg: float = 460.0  # thousand reals shown; 460 names the paper's released snapshot
+    generator_lr: float = 0.0025  # SG3
+    discriminator_lr: float = 0.002  # SG3
+    gamma: float = 6.6  # R1 weight, SG3's MetFaces transfer at 1024 px
+    ema_kimg: float = 0.0  # half-life of the averaged generator, 0: batch * 10 / 32 (SG3)
+    ema_rampup: float = 0.05  # share of the images so far; SG3 switches it off for transfer
+    blur_kimg: float = 0.0  # fade of the blur on D's input, "r" only; 0: batch * 200 / 32 (SG3)
+    freeze_discriminator: int = 0  # FreezeD: layers from the input that stay as transferred
+    # Augmentation
+    augment_pipe: str = "bgc"  # ADA's; "" for none
+    augment_target: float = 0.6  # ADA
+    augment_kimg: float = 0.0  # for p to go from 0 to 1; 0: 500, or 100 for transfer (SG3)
+    augment_p: float = 0.0  # where p starts
+    # Judgement
+    eval_images: int = 1000  # generated images that KID and FD compare with the training set
+    truncation: float = 1.0  # psi of --mode=sample (the paper's demo: 0.99)
+
+    @property
+    def num_steps(self) -> int:
+        return max(1, round(self.kimg * 1000 / self.batch))
+
+
+def networks(config: Config) -> tuple[Generator, Discriminator]:
+    """The two modules that a config describes."""
+    double = 2 if config.variant == "r" else 1
+    low_precision = 4 if config.precision == "bfloat16" else 0
+    classes = len(SIDES) if config.condition_on else 0
+    generator = Generator(
+        z_dim=config.z_dim,
+        c_dim=classes,
+        w_dim=config.w_dim,
+        img_resolution=config.resolution,
+        img_channels=config.channels,
+        mapping_kwargs={"num_layers": config.mapping_layers},
+        channel_base=config.channel_base * double,
+        channel_max=config.channel_max * double,
+        num_layers=config.num_layers,
+        margin_size=config.margin_size,
+        conv_kernel=1 if config.variant == "r" else 3,
+        use_radial_filters=config.variant == "r",
+        num_fp16_res=low_precision,
+        remat=config.remat,
+    )
+    discriminator = Discriminator(
+        c_dim=classes,
+        img_resolution=config.resolution,
+        img_channels=config.channels,
+        channel_base=config.discriminator_channel_base,
+        channel_max=config.discriminator_channel_max,
+        epilogue_kwargs={"mbstd_group_size": config.mbstd_group},
+        num_fp16_res=low_precision,
+    )
+    return generator, discriminator
+
+
+SIDES = ("left", "right", "none")
+
+
+def check(config: Config) -> None:
+    """Raises UserError for settings that cannot train, before anything is read or computed."""
+    if config.resolution < 16 or config.resolution & (config.resolution - 1):
+        raise UserError(
+            f"config.resolution={config.resolution} is not a power of two of at least 16: "
+            "use 32, 64, 128, 256, 512 or 1024."
+        )
+    choices = {
+        "variant": ("t", "r"),
+        "precision": ("float32", "bfloat16"),
+        "channels": (1, 3),
+        "condition_on": ("", "side"),
+        "compile": ("jit", "pmap"),
+    }
+    for name, allowed in choices.items():
+        if getattr(config, name) not in allowed:
+            raise UserError(
+                f"config.{name}={getattr(config, name)!r}: use one of {', '.join(map(repr, allowed))}."
+            )
+    group = min(config.mbstd_group, config.batch // config.accumulate)
+    if group and (config.batch // config.accumulate) % group:
+        raise UserError(
+            f"config.batch={config.batch} in {config.accumulate} part(s) does not split into "
+            f"groups of config.mbstd_group={config.mbstd_group}: use a multiple of "
+            f"{config.mbstd_group * config.accumulate}."
+        )
+
+
+def build(config: Config, start=None) -> System:
+    """The method as pure functions of a state, closed over `config`. Opens data only when asked.
+
+    Args:
+      start: what config.init_from names, read: {"params": {"generator", "discriminator"},
+        "model_state": {"generator"}, "ema": {"params", "stats"}} of numpy arrays, or None.
+    """
+    check(config)
+    G, D = networks(config)
+    transfer = start is not None
+    ema_images = 1000 * (config.ema_kimg or config.batch * 10 / 32)
+    augment_images = 1000 * (config.augment_kimg or (100 if transfer else 500))
+    blur_images = 1000 * (config.blur_kimg or config.batch * 200 / 32)
+    blur_sigma = 10.0 if config.variant == "r" and not transfer else 0.0
+    generator_tx = optax.adam(config.generator_lr, b1=0.0, b2=0.99, eps=1e-8)
+    # R1 every 16th step is a 17th update: rates shrink so that 17 lazy ones equal 16 full ones.
+    ratio = LAZY / (LAZY + 1)
+    discriminator_tx = optax.partition(
+        {
+            True: optax.adam(config.discriminator_lr * ratio, b1=0.0, b2=0.99**ratio, eps=1e-8),
+            False: optax.set_to_zero(),
+        },
+        lambda params: trainable_mask(params, config.freeze_discriminator),
+    )
+
+    @functools.cache
+    def faces() -> pipeline.Faces:
+        return pipeline.open_faces(config)
+
+    def classes(side: np.ndarray) -> np.ndarray:
+        """[N] side names -> one-hot float32 [N, 3]; a side not known counts as none."""
+        return np.stack(
+            [np.eye(3, dtype=np.float32)[SIDES.index(s) if s in SIDES else 2] for s in side]
+        )
+
+    # ---- one training step ------------------------------------------------------------------
+
+    def init(key):
+        # Under jit: eager initialisation would compile every layer's little operations one by one.
+        key_g, key_d = jax.random.split(key)
+        images = jnp.zeros([1, config.resolution, config.resolution, config.channels])
+        label = jnp.zeros([1, len(SIDES)]) if config.condition_on else None
+        variables = G.init(key_g, jnp.zeros([1, config.z_dim]), label)
+        d_params = D.init(key_d, images, label)["params"]
+        params = {"generator": variables["params"], "discriminator": d_params}
+        no_updates = {"generator": 0, "discriminator": 0, "r1": 0, "in_a_row": 0}
+        return TrainState(
+            step=jnp.zeros([], jnp.int32),
+            params=params,
+            opt_state={
+                "generator": generator_tx.init(params["generator"]),
+                "discriminator": discriminator_tx.init(d_params),
+            },
+            model_state={"generator": variables["stats"]},
+            # Copies: the step donates its state, and one buffer must not be donated twice.
+            ema=jax.tree.map(
+                jnp.copy, {"params": params["generator"], "stats": variables["stats"]}
+            ),
+            control={
+                "augment_p": jnp.asarray(config.augment_p, jnp.float32),
+                "sign_mean": jnp.zeros([], jnp.float32),  # of D on reals since p last moved
+                "r1": jnp.zeros([], jnp.float32),  # the newest penalty, for the log
+                "skipped": jax.tree.map(lambda x: jnp.asarray(x, jnp.int32), no_updates),
+            },
+        )
+
+    def score(d_params, images, rows, keys, p, sigma, axis):
+        """What D says of images as it is shown them: blurred ("r"), then augmented. -> [n, 1]"""
+        if blur_sigma:
+            images = blur(images, sigma, blur_sigma)
+        if config.augment_pipe:
+            images = augment(images, keys, p, config.augment_pipe, index=rows["example"])
+        return D.apply({"params": d_params}, images, rows.get("label"), axis=axis)
+
+    def latent(key, rows):
+        """A z of its own for every example, whatever device it is on. -> [n, z_dim]"""
+        draw = lambda example: jax.random.normal(jax.random.fold_in(key, example), [config.z_dim])
+        return jax.vmap(draw)(rows["example"])
+
+    def gradients(loss_fn, params, stats, rows, axis):
+        """Mean gradient over the batch, in micro-batches if the config says so.
+
+        `loss_fn(params, stats, rows) -> (loss, (stats, metrics))`; rows are dealt out by turns, so
+        that each device has its share of every micro-batch.
+        """
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        parts = config.accumulate
+        if parts == 1:
+            (loss, (stats, metrics)), grads = grad_fn(params, stats, rows)
+        else:
+            deal = lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+            def one(stats, rows):
+                (loss, (stats, metrics)), grads = grad_fn(params, stats, rows)
+                return stats, (loss, metrics, grads)
+
+            stats, outs = jax.lax.scan(one, stats, jax.tree.map(deal, rows))
+            loss, metrics, grads = jax.tree.map(lambda x: x.mean(0), outs)
+        loss, metrics, grads = pmean((loss, metrics, grads), axis)
+        return loss, stats, metrics, grads
+
+    def update(tx, loss, grads, params, opt_state):
+        """One optimizer step, or none where loss or gradient is not finite. -> (.., .., skipped)"""
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        updates, new_opt_state = tx.update(grads, opt_state, params)
+        keep = lambda new, old: jnp.where(finite, new, old)
+        params = jax.tree.map(keep, optax.apply_updates(params, updates), params)
+        return params, jax.tree.map(keep, new_opt_state, opt_state), ~finite
+
+    def train_step(state, batch, key, *, axis=None):
+        step, control = state.step, state.control
+        key = jax.random.fold_in(key, step)
+        key_z_g, key_z_d, key_aug_g, key_aug_f, key_aug_r, key_aug_r1, key_flip = jax.random.split(
+            key, 7
+        )
+        p = control["augment_p"]
+        shown = step.astype(jnp.float32) * config.batch
+        sigma = jnp.maximum(1 - shown / blur_images, 0) * blur_sigma
+        rows = {"example": batch["example"]} | {k: batch[k] for k in ("label",) if k in batch}
+        reals = batch["image"].astype(jnp.float32) / 127.5 - 1
+        if config.mirror:
+            flip = jax.vmap(lambda e: jax.random.bernoulli(jax.random.fold_in(key_flip, e)))(
+                rows["example"]
+            )
+            reals = jnp.where(flip[:, None, None, None], reals[:, :, ::-1], reals)
+        rows_real = rows | {"image": reals}
+
+        # Generator: make D call fakes real.
+        g_params, d_params = state.params["generator"], state.params["discriminator"]
+        stats = state.model_state["generator"]
+
+        def generator_loss(g_params, stats, rows):
+            fakes = G.apply(
+                {"params": g_params, "stats": stats},
+                latent(key_z_g, rows),
+                rows.get("label"),
+                axis=axis,
+            )
+            logits = score(d_params, fakes, rows, key_aug_g, p, sigma, axis)
+            return losses.generator_nonsaturating(logits).mean(), (stats, {})
+
+        loss_g, _, _, grads_g = gradients(generator_loss, g_params, stats, rows, axis)
+        g_params, opt_g, skipped_g = update(
+            generator_tx, loss_g, grads_g, g_params, state.opt_state["generator"]
+        )
+
+        # Discriminator: tell reals from the new generator's fakes. Here the running means move.
+        def discriminator_loss(d_params, stats, rows):
+            fakes, changed = G.apply(
+                {"params": g_params, "stats": stats},
+                latent(key_z_d, rows),
+                rows.get("label"),
+                update_emas=True,
+                axis=axis,
+                mutable=["stats"],
+            )
+            on_fakes = score(d_params, fakes, rows, key_aug_f, p, sigma, axis)
+            on_reals = score(d_params, rows["image"], rows, key_aug_r, p, sigma, axis)
+            loss = losses.discriminator_logistic_fake(
+                on_fakes
+            ) + losses.discriminator_logistic_real(on_reals)
+            metrics = {
+                "logits/fake": on_fakes.mean(),
+                "logits/real": on_reals.mean(),
+                "ada/sign": jnp.sign(on_reals).mean(),
+            }
+            return loss.mean(), (changed["stats"], metrics)
+
+        loss_d, new_stats, metrics, grads_d = gradients(
+            discriminator_loss, d_params, stats, rows_real, axis
+        )
+        d_params, opt_d, skipped_d = update(
+            discriminator_tx, loss_d, grads_d, d_params, state.opt_state["discriminator"]
+        )
+        finite = jax.tree.reduce(
+            jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), new_stats), ~skipped_d
+        )
+        stats = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_stats, stats)
+
+        # R1 on reals, every 16th step and 16 times as strong.
+        def penalty(d_params, stats, rows):
+            def total(images):
+                return score(d_params, images, rows, key_aug_r1, p, sigma, axis).sum()
+
+            squared = losses.r1_penalty(jax.grad(total)(rows["image"]))
+            metrics = {"loss/r1": squared.mean()}
+            return LAZY * (config.gamma / 2) * squared.mean(), (stats, metrics)
+
+        def with_penalty(d_params, opt_d):
+            loss, _, metrics, grads = gradients(penalty, d_params, {}, rows_real, axis)
+            d_params, opt_d, skipped = update(discriminator_tx, loss, grads, d_params, opt_d)
+            return d_params, opt_d, skipped, metrics["loss/r1"].astype(jnp.float32)
+
+        def without(d_params, opt_d):
+            return d_params, opt_d, jnp.asarray(False), control["r1"]
+
+        d_params, opt_d, skipped_r1, r1 = jax.lax.cond(
+            step % LAZY == 0, with_penalty, without, d_params, opt_d
+        )
+
+        # Averaged generator.
+        half_life = ema_images
+        if config.ema_rampup and not transfer:
+            half_life = jnp.minimum(half_life, shown * config.ema_rampup)
+        beta = 0.5 ** (config.batch / jnp.maximum(half_life, 1e-8))
+        ema_params = jax.tree.map(
+            lambda slow, new: new + (slow - new) * beta.astype(new.dtype),
+            state.ema["params"],
+            g_params,
+        )
+
+        # ADA: every 4 steps p moves towards the target share of reals that D is sure of.
+        interval = 4
+        sign_mean = control["sign_mean"] + metrics["ada/sign"].astype(jnp.float32) / interval
+        due = step % interval == interval - 1
+        move = (
+            jnp.sign(sign_mean - config.augment_target) * config.batch * interval / augment_images
+        )
+        if config.augment_pipe:
+            p = jnp.where(due & jnp.isfinite(sign_mean), jnp.clip(p + move, 0, 1), p)
+        sign_mean = jnp.where(due | ~jnp.isfinite(sign_mean), 0, sign_mean)
+
+        now = {"generator": skipped_g, "discriminator": skipped_d, "r1": skipped_r1}
+        any_skipped = skipped_g | skipped_d | skipped_r1
+        skipped = {k: control["skipped"][k] + v for k, v in now.items()}
+        skipped["in_a_row"] = jnp.where(any_skipped, control["skipped"]["in_a_row"] + 1, 0)
+        metrics = metrics | {
+            "loss/generator": loss_g,
+            "loss/discriminator": loss_d,
+            "loss/r1": r1,
+            "ada/p": p,
+            "gradient/generator": optax.global_norm(grads_g),
+            "gradient/discriminator": optax.global_norm(grads_d),
+        }
+        metrics |= {f"skipped/{k}": v for k, v in skipped.items()}
+        state = TrainState(
+            step=step + 1,
+            params={"generator": g_params, "discriminator": d_params},
+            opt_state={"generator": opt_g, "discriminator": opt_d},
+            model_state={"generator": stats},
+            ema={"params": ema_params, "stats": stats},
+            control={"augment_p": p, "sign_mean": sign_mean, "r1": r1, "skipped": skipped},
+        )
+        return state, metrics
+
+    # ---- data, pictures, judgement ----------------------------------------------------------
+
+    def fields():
+        """What stands beside each photograph, by record."""
+        if not config.condition_on:
+            return {}
+        return {"label": classes(faces().labels["side"])}
+
+    def batches(start, process_index=0, process_count=1):
+        stream = not faces().fits_in_memory
+        return pipeline.Batches(
+            faces(),
+            config.batch,
+            config.seed,
+            start,
+            process_index,
+            process_count,
+            stream=stream,
+            fields=fields() if stream else {},
+        )
+
+    def resident():
+        return {"image": faces().images} | fields() if faces().fits_in_memory else {}
+
+    @functools.partial(jax.jit, static_argnames="truncation")
+    def draw(variables, key, examples, label, truncation=1.0):
+        z = latent(key, {"example": examples})
+        ws = G.apply(variables, z, label, truncation=truncation, method="mapping")
+        images = G.apply(variables, ws, method="synthesis")
+        return jnp.clip(jnp.round(images * 127.5 + 127.5), 0, 255).astype(jnp.uint8)
+
+    def generate(ema, key, number, truncation=1.0):
+        """Images of an averaged generator. -> uint8 [number, H, W, C]"""
+        label = None
+        images = []
+        for first in range(0, number, EVAL_BATCH):
+            examples = jnp.arange(first, first + EVAL_BATCH)
+            if config.condition_on:
+                label = jax.nn.one_hot(examples % len(SIDES), len(SIDES))
+            images.append(np.asarray(draw(ema, key, examples, label, truncation)))
+        return np.concatenate(images)[:number]
+
+    def sample(state, key, number, truncation=1.0):
+        return generate(state.ema, key, number, truncation)
+
+    @functools.cache
+    def base_state():
+        return start_from(jax.jit(init)(jax.random.key(config.seed)))
+
+    def quality(state, key):
+        """KID and FD of the averaged generator and of the one it started from, with their floor."""
+        fakes = generate(state.ema, key, config.eval_images)
+        base = generate(base_state().ema, key, config.eval_images) if transfer else None
+        return judge.against(faces().images, faces().labels["subject"], fakes, base)
+
+    def copies(state, key):
+        """Each of 16 samples beside the two training photographs nearest to it."""
+        return judge.neighbours(faces().images, generate(state.ema, key, 16))
+
+    def progress(state, key):
+        """KID alone, cheap enough to follow while training."""
+        fakes = generate(state.ema, key, min(256, config.eval_images))
+        return {"kid_mobilenetv2_training": judge.kid_value(faces().images, fakes)}
+
+    def preview():
+        columns = 8
+        images = (
+            faces().images[: columns * 4]
+            if faces().fits_in_memory
+            else np.stack([faces().image(i) for i in range(min(len(faces()), columns * 4))])
+        )
+        return Figure(
+            images, columns, f"Training photographs ({config.data}, {len(faces())} people)."
+        )
+
+    def start_from(state):
+        """`state` with the networks of `start`; UserError lists every name and shape that differs."""
+        ema = fit(state.ema, start["ema"], "the averaged generator")
+        params, stats = start.get("params", {}), start.get("model_state", {})
+        return state.replace(
+            params={
+                "generator": fit(
+                    state.params["generator"],
+                    params.get("generator", ema["params"]),
+                    "the generator",
+                ),
+                "discriminator": fit(
+                    state.params["discriminator"], params["discriminator"], "the discriminator"
+                ),
+            },
+            model_state={
+                "generator": fit(
+                    state.model_state["generator"],
+                    stats.get("generator", ema["stats"]),
+                    "its means",
+                )
+            },
+            ema=ema,
+        )
+
+    return System(
+        init=init,
+        train_step=train_step,
+        batches=batches,
+        evals={"quality": quality, "copies": copies},
+        monitors={"kid": progress},
+        sample=sample,
+        resident=resident,
+        preview=preview,
+        start_from=start_from if transfer else None,
+    )

@@ -1,0 +1,306 @@
+"""The only loop: build, restore, step, log, evaluate, save.
+
+Read top to bottom: `train` is one run from its config to its report. Every effect of a run happens
+here, in plain sight; everything below is arithmetic.
+"""
+
+import datetime
+import importlib.metadata
+import io
+import json
+import platform
+import time
+
+import jax
+import numpy as np
+from clu import parameter_overview
+from PIL import Image
+
+from jaxface import parallel
+from jaxface.checkpoint import Checkpoints, check_space, estimate_bytes
+from jaxface.reports import report
+from jaxface.reports.grid import make_grid
+from jaxface.system import Figure, Result, RunConfig, System
+from jaxface.terminal import Progress, say
+from jaxface.workdir import Workdir, as_dict, write_json
+
+STOPPED = 143  # exit code after SIGTERM: 128 + 15, so that a scheduler knows to start the run again
+GRID = 64  # pictures of a progress grid
+
+
+class Diverged(RuntimeError):
+    """Too many updates in a row were not finite numbers."""
+
+
+def train(system: System, config: RunConfig, workdir: Workdir, preemption, about: dict) -> int:
+    """Trains from the newest good checkpoint of `workdir`, or from the start, to its report.
+
+    Returns 0 when the run is complete, STOPPED when it was asked to stop and saved its state, 1 when
+    the last checkpoint could not be written.
+
+    Raises:
+      UserError: before any compute is spent, for what a user can mend.
+      Diverged: more than config.max_skipped updates in a row were skipped.
+    """
+    parallel.check_batch(config.batch, config.accumulate)
+    workdir.prepare(as_dict(config), about)
+    mesh = parallel.make_mesh()
+    key = jax.random.key(config.seed)
+
+    # Data. It is read before anything is compiled, so that a bad photograph costs nobody an hour.
+    with preemption.phase("data"), workdir.clock("data"):
+        resident = system.resident()
+        resident_on_device = parallel.place_state(resident, mesh, config.compile)
+        if system.preview:
+            workdir.add_figure("reals", system.preview(), {"content": "training photographs"})
+
+    # State: newest good checkpoint, else fresh, else fresh with the networks of --init_from.
+    with preemption.phase("start"), workdir.clock("start"):
+        shapes = jax.eval_shape(system.init, key)
+        checkpoints = Checkpoints(workdir.path / "checkpoints", keep=config.keep, log=say)
+        check_space(workdir.path, (config.keep + 1) * estimate_bytes(shapes))
+        restored = checkpoints.restore(shapes)
+        if restored is None:
+            state = parallel.to_host(jax.jit(system.init)(key))
+            state = system.start_from(state) if system.start_from else state
+        else:
+            state = restored[0]
+        start = int(state.step)
+        state = parallel.place_state(state, mesh, config.compile)
+        metrics_log = workdir.open_metrics(after_step=start)
+        write_lineage(workdir, config, restored, about)
+    if restored is not None:
+        say(f"Continuing at step {start} of {config.num_steps} from {workdir.path}.")
+
+    def save(step, state, wait=False):
+        with preemption.phase("save"), workdir.clock("save", step):
+            meta = {"config": as_dict(config), "data": {"step": step}, "run": about}
+            checkpoints.save(step, state, meta, wait=wait)
+
+    def sample(step, state):
+        preemption.offer(step, state)
+        with preemption.phase("sample"), workdir.clock("sample", step):
+            if workdir.writes:
+                images = system.sample(parallel.to_host(state), jax.random.fold_in(key, 1), GRID)
+                figure = Figure(images, 8, f"Samples of the averaged generator at step {step}.")
+                workdir.add_figure(f"{step:08d}", figure, provenance(config, step))
+                write_grid(metrics_log, step, images)
+
+    def evaluate(step, state, evals):
+        preemption.offer(step, state)
+        with preemption.phase("evaluate"), workdir.clock("evaluate", step):
+            if workdir.writes:
+                results = run_evals(evals, state, key, workdir, provenance(config, step))
+                scalars = {f"eval/{k}": v.value for k, v in results.items()}
+                metrics_log.write_scalars(step, scalars)
+                return results
+        return {}
+
+    preemption.can_save(lambda step, state: save(step, state, wait=True))
+    step_fn = parallel.compile_step(system.train_step, mesh, config.compile)
+    batches = iter(system.batches(start, jax.process_index(), jax.process_count()))
+    if start == 0:
+        sample(0, state)
+
+    # The loop.
+    blocks = jax.default_backend() == "cpu"  # pretend devices deadlock with two steps in flight
+    step, since, numbers = start, time.monotonic(), {}
+    with Progress("training", config.num_steps, start) as progress:
+        while step < config.num_steps:
+            first = step == start
+            with preemption.phase("compile" if first else "step"):
+                batch = parallel.place_batch(next(batches), mesh, config.compile)
+                state, metrics = step_fn(state, batch, resident_on_device, key)
+                if first or blocks:
+                    jax.block_until_ready(metrics)
+            step += 1
+            if first:
+                workdir.record("compile", time.monotonic() - since, step)
+                since = time.monotonic()
+
+            last = step == config.num_steps
+            if step % config.log_every == 0 or last:
+                numbers = {k: float(v) for k, v in parallel.to_host(metrics).items()}
+                workdir.record("step", time.monotonic() - since, step)
+                metrics_log.write_scalars(step, numbers)
+                metrics_log.flush()
+                stop_if_diverged(numbers, config, step)
+                since = time.monotonic()
+            progress.update(step, {k: v for k, v in numbers.items() if k.startswith("loss/")})
+
+            if preemption.agreed(step):
+                save(step, state, wait=True)
+                metrics_log.close()
+                say(
+                    f"Asked to stop: step {step} is saved in {workdir.path}. "
+                    "The same command continues it."
+                    if checkpoints.failure is None
+                    else f"Asked to stop, but step {step} could not be saved: {checkpoints.failure}"
+                )
+                return STOPPED
+            busy = time.monotonic()
+            if step % config.sample_every == 0 or last:
+                sample(step, state)
+            if config.eval_every and step % config.eval_every == 0 and not last:
+                evaluate(step, state, system.monitors)
+            if step % config.save_every == 0 or last:
+                save(step, state, wait=last)
+                if checkpoints.failure:
+                    say(
+                        f"Checkpoint at step {step} failed, training goes on: {checkpoints.failure}"
+                    )
+            since += time.monotonic() - busy
+
+    # What the run ends with.
+    results = evaluate(step, state, system.evals)
+    metrics_log.close()
+    if workdir.writes:
+        workdir.add_results(results)
+        with workdir.clock("report", step):
+            page = report.write(workdir.path)
+        table(results)
+        say(f"Report: {page}")
+    if checkpoints.failure:
+        say(f"The last checkpoint could not be written: {checkpoints.failure}")
+        return 1
+    return 0
+
+
+def evaluate(system: System, config: RunConfig, workdir: Workdir, preemption) -> int:
+    """Judges the newest checkpoint of a workdir again and renews results.json and the report."""
+    key = jax.random.key(config.seed)
+    state = newest(system, config, workdir)
+    with preemption.phase("evaluate"), workdir.clock("evaluate", int(state.step)):
+        results = run_evals(system.evals, state, key, workdir, provenance(config, int(state.step)))
+    workdir.add_results(results)
+    table(results)
+    say(f"Report: {report.write(workdir.path)}")
+    return 0
+
+
+def sample(system: System, config: RunConfig, workdir: Workdir, number: int, seed: int) -> int:
+    """Writes `number` pictures of the newest checkpoint and one grid of them."""
+    state = newest(system, config, workdir)
+    step = int(state.step)
+    images = system.sample(state, jax.random.key(seed), number)
+    about = provenance(config, step) | {"seed": str(seed)}
+    for index, image in enumerate(images):
+        figure = Figure(image[None], 1, f"Sample {index} of seed {seed} at step {step}.")
+        workdir.add_picture(f"seed{seed}/{index:05d}", figure, about | {"index": str(index)})
+    caption = f"{number} samples of seed {seed} at step {step}."
+    columns = int(np.ceil(np.sqrt(number)))
+    workdir.add_figure(f"seed{seed}", Figure(images, columns, caption), about)
+    say(f"{number} pictures: {workdir.path / 'generated' / f'seed{seed}'}")
+    say(f"Grid: {workdir.path / 'samples' / f'seed{seed}.png'}")
+    return 0
+
+
+def newest(system: System, config: RunConfig, workdir: Workdir):
+    """The newest good state of a workdir, on the host."""
+    from jaxface.errors import UserError
+
+    shapes = jax.eval_shape(system.init, jax.random.key(config.seed))
+    restored = Checkpoints(workdir.path / "checkpoints", keep=config.keep, log=say).restore(shapes)
+    if restored is None:
+        raise UserError(f"--workdir={workdir.path} has no checkpoint to read: train it first.")
+    return parallel.to_host(restored[0])
+
+
+def dry_run(system: System, config: RunConfig, workdir: Workdir) -> int:
+    """Prints what a run would be, without compiling, reading a picture or writing a file."""
+    parallel.check_batch(config.batch, config.accumulate)
+    shapes = jax.eval_shape(system.init, jax.random.key(config.seed))
+    for name, value in as_dict(config).items():
+        say(f"  config.{name} = {value!r}")
+    overview = parameter_overview.get_parameter_overview(shapes.params, include_stats=False)
+    say(overview)
+    state, params = estimate_bytes(shapes), estimate_bytes(shapes.params)
+    picture = getattr(config, "resolution", 0) ** 2 * getattr(config, "channels", 0)
+    per_device = config.batch // jax.device_count()
+    mib = lambda size: f"{size / 2**20:.1f} MiB"
+    say(
+        f"Memory on each of {jax.device_count()} {jax.default_backend()} device(s): state "
+        f"{mib(state)}, gradients {mib(params)}, batch of {per_device}: {mib(per_device * picture)}; "
+        "the training set and the activations come on top."
+    )
+    say(f"Steps: {config.num_steps} of {config.batch} examples.")
+    say(
+        f"Reads: {config.data}{' from ' + config.data_dir if config.data_dir else ''}"
+        f"{', networks of ' + config.init_from if config.init_from else ''}; no other picture."
+    )
+    disk = (config.keep + 1) * state
+    say(f"Writes: {workdir.path} (checkpoints up to {mib(disk)}) and {config.build_dir}.")
+    return 0
+
+
+# ---- the small print ------------------------------------------------------------------------
+
+
+def run_evals(evals, state, key, workdir: Workdir, about: dict) -> dict[str, Result]:
+    """Runs evaluations on a host copy of the state; figures go to samples/, results come back."""
+    state, results = parallel.to_host(state), {}
+    for function in evals.values():
+        for name, value in function(state, jax.random.fold_in(key, 2)).items():
+            if isinstance(value, Figure):
+                workdir.add_figure(name, value, about)
+            else:
+                results[name] = value
+    return results
+
+
+def stop_if_diverged(numbers: dict[str, float], config: RunConfig, step: int) -> None:
+    """Raises Diverged where the step counts too many skipped updates in a row."""
+    in_a_row = numbers.get("skipped/in_a_row", 0)
+    if in_a_row >= config.max_skipped:
+        counts = {k: int(v) for k, v in numbers.items() if k.startswith("skipped/") and v}
+        raise Diverged(
+            f"step {step}: {in_a_row:.0f} updates in a row had a loss or gradient that is not a finite "
+            f"number and were skipped ({counts}). The last good checkpoint is kept. Lower the learning "
+            "rates or raise gamma, then continue in a new workdir with --init_from."
+        )
+
+
+def table(results: dict[str, Result]) -> None:
+    for name, result in sorted(results.items()):
+        interval = "" if result.low is None else f"  [{result.low:.4g}, {result.high:.4g}]"
+        people = "" if result.n is None else f"  n={result.n}"
+        say(f"  {name:28s} {result.value:.4g}{interval}{people}")
+
+
+def write_grid(metrics_log, step: int, images: np.ndarray) -> None:
+    grid, buffer = make_grid(images, 8), io.BytesIO()
+    Image.fromarray(grid).save(buffer, format="PNG")
+    metrics_log.write_images(step, "samples", buffer.getvalue(), *grid.shape[:2])
+
+
+def provenance(config: RunConfig, step: int) -> dict[str, str]:
+    return {
+        "synthetic": "made by a generator, shows no real person",
+        "seed": str(config.seed),
+        "checkpoint": f"step {step}",
+        "data": config.data,
+    }
+
+
+def write_lineage(workdir: Workdir, config: RunConfig, restored, about: dict) -> None:
+    """Adds this start to lineage.json: what was read, with which versions, from which parent."""
+    if not workdir.writes:
+        return
+    file = workdir.path / "lineage.json"
+    starts = json.loads(file.read_text())["starts"] if file.exists() else []
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
+    starts.append(
+        {
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "from_step": 0 if restored is None else int(restored[0].step),
+            "data": config.data,
+            "data_dir": config.data_dir,
+            "init_from": config.init_from,
+            "start": about.get("start"),
+            "python": platform.python_version(),
+            "versions": {name: importlib.metadata.version(name) for name in packages},
+            "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
+            "processes": jax.process_count(),
+        }
+    )
+    write_json(file, {"starts": starts})

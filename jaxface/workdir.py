@@ -1,0 +1,210 @@
+"""The files of one run: config, scalars, pictures, results, wall time and where it all came from.
+
+config.json     resolved config, experiment and command
+metrics.jsonl   one line a record: step, name, value; equal for equal runs, resumed or not
+timing.jsonl    one line an activity: what the wall time went to, over all resumptions
+events.*        the same scalars and grids for TensorBoard
+results.json    the numbers the run ends with
+lineage.json    data, parent checkpoint and versions that made it
+checkpoints/ samples/ report.html
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import time
+
+import numpy as np
+
+from jaxface.errors import UserError
+from jaxface.reports.grid import save_grid
+from jaxface.system import Figure, Result
+
+# Fields that may differ when a run is continued: how long, how often, where things lie.
+MAY_CHANGE = {
+    "kimg", "steps", "log_every", "sample_every", "eval_every", "save_every", "keep", "max_skipped",
+    "compile", "data_dir", "build_dir", "eval_images", "truncation",
+}  # fmt: skip
+
+
+def write_json(path: pathlib.Path, content) -> None:
+    """Writes a file that is either the old one or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    with open(draft, "w") as file:
+        json.dump(content, file, indent=1, sort_keys=True, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+class Workdir:
+    """Reads and writes the files of one run; only the first process of a pod writes."""
+
+    def __init__(self, path: str | pathlib.Path, writes: bool = True):
+        self.path = pathlib.Path(path)
+        self.writes = writes
+
+    def prepare(self, config: dict, about: dict) -> None:
+        """Makes the folder, or checks that it belongs to a run of the same config.
+
+        Raises:
+          UserError: the folder holds another run (every differing field is named), or is no folder
+            this user may write to.
+        """
+        file = self.path / "config.json"
+        if file.exists():
+            old = json.loads(file.read_text())
+            differs = [
+                f"{name}: {old.get(name)!r} there, {config.get(name)!r} now"
+                for name in sorted(old.keys() | config.keys())
+                if name not in MAY_CHANGE | {"run"} and old.get(name) != config.get(name)
+            ]
+            if differs:
+                raise UserError(
+                    f"--workdir={self.path} holds a run of another config. Continue it with its own "
+                    "settings or choose a new folder.\n  " + "\n  ".join(differs)
+                )
+        if self.writes:
+            try:
+                (self.path / "samples").mkdir(parents=True, exist_ok=True)
+                write_json(file, config | {"run": about})
+            except OSError as error:
+                raise UserError(
+                    f"--workdir={self.path} cannot be written ({error.strerror}): choose a folder "
+                    "that you may write to, on a disk with space."
+                ) from None
+
+    def read_config(self) -> dict:
+        """The config this run was started with; UserError if there is no run here."""
+        try:
+            return json.loads((self.path / "config.json").read_text())
+        except FileNotFoundError:
+            raise UserError(
+                f"--workdir={self.path} holds no run (config.json is missing): train one first."
+            ) from None
+
+    # ---- scalars ----
+
+    def open_metrics(self, after_step: int) -> "Metrics":
+        """Metrics of a run resumed after `after_step` steps; later records are dropped first."""
+        return Metrics(self, after_step)
+
+    # ---- results and pictures ----
+
+    def add_results(self, results: dict[str, Result]) -> dict:
+        """Merges numbers into results.json and returns all of them."""
+        file = self.path / "results.json"
+        known = json.loads(file.read_text()) if file.exists() else {}
+        for name, result in results.items():
+            known[name] = {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in result._asdict().items()
+            }
+        if self.writes:
+            write_json(file, known)
+        return known
+
+    def add_figure(self, name: str, figure: Figure, about: dict[str, str]) -> None:
+        """Saves a grid as samples/<name>.png with its caption and provenance."""
+        if not self.writes:
+            return
+        save_grid(figure.images, self.path / "samples" / f"{name}.png", figure.columns, about)
+        file = self.path / "samples" / "captions.json"
+        captions = json.loads(file.read_text()) if file.exists() else {}
+        write_json(file, captions | {f"{name}.png": figure.caption})
+
+    def add_picture(self, name: str, figure: Figure, about: dict[str, str]) -> None:
+        """Saves pictures of a figure as generated/<name>.png at their own size, with provenance."""
+        path = self.path / "generated" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_grid(figure.images, path, figure.columns, about, side=0)
+
+    @contextlib.contextmanager
+    def clock(self, activity: str, step: int = 0):
+        """Notes how long the body took under the name of what it did."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.record(activity, time.monotonic() - began, step)
+
+    def record(self, activity: str, seconds: float, step: int) -> None:
+        """Adds one line to timing.jsonl."""
+        if self.writes and self.path.is_dir():
+            line = json.dumps({"activity": activity, "seconds": seconds, "step": step})
+            with open(self.path / "timing.jsonl", "a") as file:
+                file.write(line + "\n")
+
+
+class Metrics:
+    """Scalars and pictures to metrics.jsonl and TensorBoard, by the method names of clu's writers."""
+
+    def __init__(self, workdir: Workdir, after_step: int):
+        self._file = self._events = None
+        if not workdir.writes:
+            return
+        # Imported late: protobuf and TensorBoard are not needed by whoever only reads a workdir.
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        path = workdir.path / "metrics.jsonl"
+        if path.exists():
+            kept = []
+            for line in path.read_text().splitlines():
+                with contextlib.suppress(json.JSONDecodeError):  # a line cut by a kill
+                    if json.loads(line)["step"] <= after_step:
+                        kept.append(line)
+            draft = path.with_name("metrics.jsonl.tmp")
+            draft.write_text("".join(line + "\n" for line in kept))
+            os.replace(draft, path)
+        self._file = open(path, "a")  # noqa: SIM115 (closed by close)
+        self._events = EventFileWriter(str(workdir.path))
+
+    def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
+        if self._file is None:
+            return
+        for name, value in sorted(scalars.items()):
+            value = float(value)
+            record = {"step": step, "name": name, "value": value if math.isfinite(value) else None}
+            self._file.write(json.dumps(record) + "\n")
+        values = [
+            self._summary.Value(tag=name, simple_value=float(value))
+            for name, value in scalars.items()
+        ]
+        self._add(step, values)
+
+    def write_images(self, step: int, name: str, png: bytes, height: int, width: int) -> None:
+        if self._file is None:
+            return
+        image = self._summary.Image(height=height, width=width, encoded_image_string=png)
+        self._add(step, [self._summary.Value(tag=name, image=image)])
+
+    def _add(self, step, values):
+        event = self._event(wall_time=time.time(), step=step, summary=self._summary(value=values))
+        self._events.add_event(event)
+
+    def flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+            self._events.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._events.close()
+
+
+def as_dict(config) -> dict:
+    """A config dataclass as JSON-able plain values."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=_plain))
+
+
+def _plain(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"config field of type {type(value).__name__} is not plain data")

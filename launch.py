@@ -1,0 +1,198 @@
+"""Runs one experiment: python launch.py --experiment=cleftgan
+
+--experiment=NAME[:SCALE]  what to run; the scale is demo (default), paper or tiny
+--mode=MODE                train (default), evaluate, sample or report
+--workdir=DIR              where the run's files go (default runs/NAME-SCALE); a run found there
+                           is continued
+--data_dir=DIR             your folder of photographs, for data sets that read one
+--init_from=FILE           start from the networks of a workdir, a checkpoint, a packed .npz or a
+                           shipped base (its name); "none" starts from random weights
+--config.FIELD=VALUE       change any field of the config
+--dry_run                  print what would be run, read and written, and stop
+--num=N, --seed=S          pictures for --mode=sample (64, 0)
+--coordinator=HOST:PORT --process_id=I --process_count=N
+                           join a run over several hosts; TPU pods and Slurm need none of these
+"""
+
+import os
+import sys
+
+# The first thing that happens: from here on SIGTERM is answered, even while JAX is being imported.
+from jaxface.preemption import Preemption
+
+MODES = ("train", "evaluate", "sample", "report")
+SCALES = ("demo", "paper", "tiny")
+
+
+def experiments() -> dict[str, str]:
+    """Names of the files in experiments/ with the first line of what they say of themselves."""
+    import ast
+    import pathlib
+
+    folder = pathlib.Path(__file__).parent / "experiments"
+    return {
+        file.stem: (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n")[0]
+        for file in sorted(folder.glob("*.py"))
+        if not file.stem.startswith("_")
+    }
+
+
+def usage() -> str:
+    lines = [f"  {name:18s} {line}" for name, line in experiments().items()]
+    return (
+        f"{__doc__}\nExperiments:\n" + "\n".join(lines) + "\n\nFields of a config: "
+        "python launch.py --experiment=NAME --dry_run"
+    )
+
+
+def define_flags():
+    from absl import flags
+
+    flags.DEFINE_string("experiment", None, "NAME or NAME:SCALE")
+    flags.DEFINE_string("mode", "train", ", ".join(MODES))
+    flags.DEFINE_string("workdir", None, "folder of the run")
+    flags.DEFINE_string("data_dir", "", "a user's folder of photographs")
+    flags.DEFINE_string("init_from", None, "workdir, checkpoint, .npz, shipped base, or none")
+    flags.DEFINE_bool("dry_run", False, "print what would be run and stop")
+    flags.DEFINE_integer("num", 64, "pictures of --mode=sample", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "seed of --mode=sample")
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0")
+    flags.DEFINE_integer("process_id", None, "number of this process")
+    flags.DEFINE_integer("process_count", None, "number of processes")
+    return flags.FLAGS
+
+
+def read_config(module, scale: str, overrides: list[str]):
+    """The scale's config with the command line's `--config.FIELD=VALUE` put in."""
+    import dataclasses
+
+    from absl import flags
+    from ml_collections import config_flags
+
+    from jaxface.errors import UserError, nearest
+
+    config = dataclasses.replace(module.SCALES[scale])
+    names = [field.name for field in dataclasses.fields(config)]
+    for argument in overrides:
+        name, _, value = argument.lstrip("-").partition("=")
+        field = name.removeprefix("config.")
+        if not name.startswith("config.") or field not in names:
+            known = [f"config.{n}" for n in names] + ["experiment", "mode", "workdir", "data_dir"]
+            raise UserError(f"--{name} is no flag of this program.{nearest(name, known)}")
+        if not value:
+            raise UserError(f"--{name} needs a value: --{name}=VALUE.")
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dataclass("config", config, flag_values=values)
+    try:
+        values(["launch.py", *overrides])
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(f"{' '.join(overrides)}: {error}") from None
+    return config
+
+
+def join_processes(args) -> None:
+    """Starts jax.distributed where this is one process of several."""
+    from jaxface import parallel
+
+    on_pod = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    on_slurm = int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    if args.coordinator:
+        parallel.initialize(args.coordinator, args.process_id, args.process_count)
+    elif on_pod or on_slurm:
+        parallel.initialize(None, None, None)
+
+
+def main(argv: list[str], preemption: Preemption) -> int:
+    if len(argv) == 1 or any(a in ("--help", "-h", "-help") for a in argv[1:]):
+        print(usage())
+        return 0
+
+    from absl import flags
+
+    from jaxface.errors import UserError, nearest
+
+    args = define_flags()
+    try:
+        rest = args(argv, known_only=True)[1:]
+    except flags.Error as error:
+        raise UserError(str(error)) from None
+    if not args.experiment:
+        raise UserError(f"--experiment is missing.{nearest('', experiments())}")
+    name, _, scale = args.experiment.partition(":")
+    scale = scale or "demo"
+    if name not in experiments():
+        raise UserError(f"--experiment={name}: no such experiment.{nearest(name, experiments())}")
+    if scale not in SCALES:
+        raise UserError(f"--experiment={name}:{scale}: no such scale.{nearest(scale, SCALES)}")
+    if args.mode not in MODES:
+        raise UserError(f"--mode={args.mode}: no such mode.{nearest(args.mode, MODES)}")
+
+    import importlib
+    import pathlib
+
+    workdir_path = pathlib.Path(args.workdir or f"runs/{name}-{scale}")
+    if args.mode == "report":
+        from jaxface.reports import report
+        from jaxface.workdir import Workdir
+
+        Workdir(workdir_path).read_config()
+        print(f"Report: {report.write(workdir_path)}")
+        return 0
+
+    with preemption.phase("import"):
+        module = importlib.import_module(f"experiments.{name}")
+        from jaxface import cache, start, train
+        from jaxface.workdir import Workdir
+
+        config = read_config(module, scale, rest)
+        cache.use_compilation_cache()
+        join_processes(args)
+        import jax
+
+    if args.data_dir:
+        config.data_dir = args.data_dir
+    if args.init_from is not None:
+        config.init_from = "" if args.init_from == "none" else args.init_from
+    if not config.build_dir:
+        # A user's faces stay with the run; phantoms are shared by all runs of a user.
+        local = workdir_path / "data" if config.data_dir else cache.folder() / "data"
+        config.build_dir = str(local)
+    about = {"experiment": name, "scale": scale, "command": " ".join(["python", *argv])}
+    networks, about["start"] = start.read(config.init_from)
+    system = module.build(config, networks)
+    workdir = Workdir(workdir_path, writes=jax.process_index() == 0)
+    if args.dry_run:
+        return train.dry_run(system, config, workdir)
+    if args.mode == "evaluate":
+        return train.evaluate(system, config, workdir, preemption)
+    if args.mode == "sample":
+        return train.sample(system, config, workdir, args.num, args.seed)
+    status = train.train(system, config, workdir, preemption, about)
+    if status == 0:
+        next_steps = getattr(module, "NEXT", {}).get(scale)
+        if next_steps:
+            print(next_steps)
+    return status
+
+
+def run(argv: list[str]) -> int:
+    """`main`, with what a user can cause told in one message instead of a traceback."""
+    with Preemption() as preemption:
+        from jaxface.errors import UserError
+
+        try:
+            return main(argv, preemption)
+        except UserError as error:
+            print(f"\nerror: {error}", file=sys.stderr)
+            return 2
+        except BrokenPipeError:
+            return 1
+        except RuntimeError as error:
+            if type(error).__name__ != "Diverged":
+                raise
+            print(f"\nerror: {error}", file=sys.stderr)
+            return 1
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv))
