@@ -1,0 +1,434 @@
+"""Low-pass filters and resampling of images, and StyleGAN's modulated convolution.
+
+StyleGAN3 (arXiv 2106.12423, section 3 and appendix C) upsamples, applies its nonlinearity and
+downsamples with designed filters in every layer, so a generator spends most of its time here. A
+depthwise convolution over zero-stuffed pixels is 50-170 times slower than needed on CPU; instead
+each axis is filtered alone, each output phase reads only the samples that are not zero, and the
+gradient is written by hand: the adjoint of upsample-filter-downsample is the same operation with
+the two factors exchanged and the filter reversed, so it can be differentiated any number of times
+(in reverse mode; there is no forward mode). A filter that is a traced value, as in a blur that
+fades during training, is applied as a matrix product instead.
+
+Images are [N, H, W, C] of any float type; taps are applied in at least float32.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_RANK_TOLERANCE = 1e-8  # singular values below this part of the largest are rounding
+
+
+def _kaiser_beta(numtaps: int, width: float) -> float:
+    """Kaiser's window parameter for a transition band `width` in units of the Nyquist rate."""
+    attenuation = 2.285 * (numtaps - 1) * math.pi * width + 7.95
+    if attenuation > 50:
+        return 0.1102 * (attenuation - 8.7)
+    if attenuation > 21:
+        return 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
+    return 0.0
+
+
+def _bessel_j1(x: np.ndarray) -> np.ndarray:
+    """Bessel function J1 by Bessel's integral; the trapezoid rule is exact on a smooth period."""
+    theta = (np.arange(256) + 0.5) * (np.pi / 256)
+    return np.cos(theta - np.asarray(x)[..., None] * np.sin(theta)).mean(-1)
+
+
+def design_lowpass_filter(
+    numtaps: int, cutoff: float, width: float, fs: float, radial: bool = False
+) -> np.ndarray | None:
+    """Low-pass filter of unit gain at zero frequency, by Kaiser's method.
+
+    Args:
+      numtaps: filter length; 1 means no filter.
+      cutoff: cutoff frequency, where the response is one half, in the unit of `fs`.
+      width: full width of the transition band, in the unit of `fs`.
+      fs: sampling rate.
+      radial: a 2-D filter with a circular pass band (jinc times the window of each axis).
+
+    Returns:
+      float32 [numtaps], [numtaps, numtaps] when radial, None for one tap.
+
+    Reference: Karras et al. 2021 (arXiv 2106.12423), appendix C.1; Kaiser 1974.
+    """
+    if numtaps == 1:
+        return None
+    position = (np.arange(numtaps) - (numtaps - 1) / 2) / fs
+    window = np.kaiser(numtaps, _kaiser_beta(numtaps, width / (fs / 2)))
+    if radial:
+        radius = np.maximum(np.hypot(*np.meshgrid(position, position)), 1e-12)
+        taps = _bessel_j1(2 * np.pi * cutoff * radius) / radius * np.outer(window, window)
+    else:
+        taps = np.sinc(2 * cutoff * position) * window
+    return (taps / taps.sum()).astype(np.float32)
+
+
+def setup_filter(
+    f,
+    normalize: bool = True,
+    flip_filter: bool = False,
+    gain: float = 1,
+    separable: bool | None = None,
+) -> np.ndarray:
+    """Taps as a float32 filter: 1-D where it is applied per axis, else its 2-D outer product.
+
+    Args:
+      f: list or array, 1-D or 2-D; None or a number is a single tap.
+      normalize: divide by the sum, so that the gain at zero frequency is `gain`.
+      separable: keep 1-D taps 1-D; by default from 8 taps on.
+    """
+    f = np.atleast_1d(np.asarray(1.0 if f is None else f, np.float32))
+    if separable is None:
+        separable = f.ndim == 1 and f.size >= 8
+    if f.ndim == 1 and not separable:
+        f = np.outer(f, f)
+    if normalize:
+        f = f / f.sum()
+    if flip_filter:
+        f = np.flip(f)
+    return np.asarray(f * gain ** (f.ndim / 2), np.float32)
+
+
+class _Fir(NamedTuple):
+    """y[o] = sum over k of taps[k] * u[o * down + k - offset], u[i * up] = x[i], zero elsewhere."""
+
+    taps: tuple[float, ...]
+    up: int
+    down: int
+    offset: int
+    n_in: int
+    n_out: int
+    axis: int
+
+    def adjoint(self) -> "_Fir":
+        return _Fir(
+            self.taps[::-1],
+            self.down,
+            self.up,
+            len(self.taps) - 1 - self.offset,
+            self.n_out,
+            self.n_in,
+            self.axis,
+        )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _fir(x: jax.Array, spec: _Fir) -> jax.Array:
+    """Filters one axis, phase by phase."""
+    taps, up, down, offset, n_in, n_out, axis = spec
+    common = math.gcd(up, down)
+    phases, stride = up // common, down // common
+    count = -(-n_out // phases)
+    reads = [  # per phase: (tap, index of the first sample it reads)
+        [
+            (tap, (q * down + k - offset) // up)
+            for k, tap in enumerate(taps)
+            if (q * down + k - offset) % up == 0 and tap != 0
+        ]
+        for q in range(phases)
+    ]
+    starts = [start for phase in reads for _, start in phase]
+    low = min(starts, default=0)
+    high = max(starts, default=0) + (count - 1) * stride + 1
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    widths = [(0, 0, 0)] * x.ndim
+    widths[axis] = (-low, high - n_in, 0)  # negative widths crop
+    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), widths).astype(exact)
+
+    def phase(taps_and_starts):
+        total = None
+        for tap, start in taps_and_starts:
+            first = start - low
+            term = tap * jax.lax.slice_in_dim(
+                padded, first, first + (count - 1) * stride + 1, stride, axis
+            )
+            total = term if total is None else total + term
+        if total is None:
+            shape = list(x.shape)
+            shape[axis] = count
+            total = jnp.zeros(shape, exact)
+        return total.astype(x.dtype)
+
+    outputs = [phase(p) for p in reads]
+    if phases == 1:
+        return outputs[0]
+    shape = list(x.shape)
+    shape[axis] = count * phases
+    y = jnp.stack(outputs, axis + 1).reshape(shape)
+    return jax.lax.slice_in_dim(y, 0, n_out, axis=axis)
+
+
+_fir.defvjp(
+    lambda x, spec: (_fir(x, spec), None),
+    lambda spec, _, g: (_fir(g, spec.adjoint()),),
+)
+
+
+def _fir_traced(x: jax.Array, taps: jax.Array, spec: _Fir) -> jax.Array:
+    """The same for taps that are a traced value: a product with the banded matrix they form."""
+    i, o = np.arange(spec.n_in), np.arange(spec.n_out)
+    k = i[None, :] * spec.up + spec.offset - o[:, None] * spec.down
+    inside = (k >= 0) & (k < len(taps))
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    matrix = jnp.where(inside, taps.astype(exact)[np.clip(k, 0, len(taps) - 1)], 0)
+    y = jnp.tensordot(matrix, x.astype(exact), (1, spec.axis), precision=jax.lax.Precision.HIGHEST)
+    return jnp.moveaxis(y, 0, spec.axis).astype(x.dtype)
+
+
+def _filter_axis(x, taps, up, down, pad, axis):
+    """Correlates one axis with `taps` (NumPy or traced)."""
+    n_in, traced = x.shape[axis], isinstance(taps, jax.core.Tracer)
+    n_out = (n_in * up + pad[0] + pad[1] - len(taps)) // down + 1
+    if n_out < 1:
+        raise ValueError(
+            f"{n_in} pixels, up {up}, padding {pad} are fewer than the {len(taps)} filter taps"
+        )
+    spec = _Fir(() if traced else tuple(taps.tolist()), up, down, pad[0], n_in, n_out, axis)
+    return _fir_traced(x, taps, spec) if traced else _fir(x, spec)
+
+
+@functools.lru_cache(maxsize=256)
+def _separable_terms(data: bytes, shape: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A 2-D filter as a sum of (vertical, horizontal) pairs, by its singular values."""
+    f = np.frombuffer(data, np.float64).reshape(shape)
+    u, s, v = np.linalg.svd(f)
+    keep = s > _RANK_TOLERANCE * max(s[0], 1e-300)
+    return [(u[:, i] * s[i], v[i]) for i in np.flatnonzero(keep)]
+
+
+def _parse_padding(padding) -> tuple[int, int, int, int]:
+    """An int for all sides, [x, y], or [left, right, top, bottom]."""
+    if isinstance(padding, int | np.integer):
+        padding = [padding] * 4
+    if len(padding) == 2:
+        padding = [padding[0], padding[0], padding[1], padding[1]]
+    left, right, top, bottom = (int(p) for p in padding)
+    return left, right, top, bottom
+
+
+def _parse_filter(f):
+    """None, NumPy, list or jax array -> float64 NumPy, or the traced array."""
+    if isinstance(f, jax.core.Tracer):
+        if f.ndim != 1:
+            raise TypeError("a 2-D filter must be known when the program is traced")
+        return f
+    return np.ones(1) if f is None else np.asarray(f, np.float64)
+
+
+def upfirdn2d(
+    x: jax.Array,
+    f,
+    up: int = 1,
+    down: int = 1,
+    padding=0,
+    flip_filter: bool = False,
+    gain: float = 1,
+) -> jax.Array:
+    """Upsamples with zeros, pads or crops, convolves, and keeps every `down`-th pixel.
+
+    Args:
+      x: [N, H, W, C].
+      f: None (identity), taps of both axes [K], or a 2-D filter [Kh, Kw] (not traced).
+      padding: int, [x, y] or [left, right, top, bottom] after upsampling; negative crops.
+      flip_filter: correlate instead of convolving.
+      gain: factor on the result; upsampling keeps the mean brightness with `up ** 2`.
+
+    Returns:
+      [N, (H * up + top + bottom - Kh) // down + 1, likewise, C], the dtype of `x`.
+
+    Reference: Karras et al. 2020 (arXiv 1912.04958); a 2-D filter is summed over its singular
+    vectors, which is exact to float32 rounding (radial filters have 5 or 6 that matter).
+    """
+    left, right, top, bottom = _parse_padding(padding)
+    f = _parse_filter(f)
+    if not flip_filter:
+        f = f[::-1] if f.ndim == 1 else f[::-1, ::-1]
+    if f.ndim == 1:
+        terms = [(f * gain**0.5, f * gain**0.5)]
+    else:
+        f = f * gain
+        terms = _separable_terms(np.ascontiguousarray(f).tobytes(), f.shape)
+    y = None
+    for vertical, horizontal in terms:
+        part = _filter_axis(x, horizontal, up, down, (left, right), 2)
+        part = _filter_axis(part, vertical, up, down, (top, bottom), 1)
+        y = part if y is None else y + part
+    return y
+
+
+def _taps(f) -> tuple[int, int]:
+    """Height and width of a filter; separable taps are as long both ways."""
+    shape = (1,) if f is None else np.shape(f)
+    return (shape[0], shape[0]) if len(shape) == 1 else shape
+
+
+def upsample2d(x, f, up: int = 2, padding=0, flip_filter: bool = False, gain: float = 1):
+    """Enlarges `up` times, keeping brightness. [N, H, W, C] -> [N, H * up, W * up, C]
+
+    `padding` adds to the amounts that centre the filter.
+    """
+    left, right, top, bottom = _parse_padding(padding)
+    height, width = _taps(f)
+    padding = (
+        left + (width + up - 1) // 2,
+        right + (width - up) // 2,
+        top + (height + up - 1) // 2,
+        bottom + (height - up) // 2,
+    )
+    return upfirdn2d(x, f, up, 1, padding, flip_filter, gain * up**2)
+
+
+def downsample2d(x, f, down: int = 2, padding=0, flip_filter: bool = False, gain: float = 1):
+    """Shrinks `down` times. [N, H, W, C] -> [N, H / down, W / down, C]; see `upsample2d`."""
+    left, right, top, bottom = _parse_padding(padding)
+    height, width = _taps(f)
+    padding = (
+        left + (width - down + 1) // 2,
+        right + (width - down) // 2,
+        top + (height - down + 1) // 2,
+        bottom + (height - down) // 2,
+    )
+    return upfirdn2d(x, f, 1, down, padding, flip_filter, gain)
+
+
+def filter2d(x, f, padding=0, flip_filter: bool = False, gain: float = 1):
+    """Filters at the same size. [N, H, W, C] -> [N, H, W, C]; see `upsample2d`."""
+    left, right, top, bottom = _parse_padding(padding)
+    height, width = _taps(f)
+    padding = (
+        left + width // 2,
+        right + (width - 1) // 2,
+        top + height // 2,
+        bottom + (height - 1) // 2,
+    )
+    return upfirdn2d(x, f, 1, 1, padding, flip_filter, gain)
+
+
+_ACTIVATIONS = {  # name: (function of x and alpha, default alpha, default gain)
+    "linear": (lambda x, alpha: x, 0.0, 1.0),
+    "relu": (lambda x, alpha: jax.nn.relu(x), 0.0, math.sqrt(2)),
+    "lrelu": (lambda x, alpha: jnp.where(x > 0, x, alpha * x), 0.2, math.sqrt(2)),
+    "tanh": (lambda x, alpha: jnp.tanh(x), 0.0, 1.0),
+    "sigmoid": (lambda x, alpha: jax.nn.sigmoid(x), 0.0, 1.0),
+    "elu": (lambda x, alpha: jax.nn.elu(x), 0.0, 1.0),
+    "selu": (lambda x, alpha: jax.nn.selu(x), 0.0, 1.0),
+    "softplus": (lambda x, alpha: jax.nn.softplus(x), 0.0, 1.0),
+    "swish": (lambda x, alpha: jax.nn.silu(x), 0.0, math.sqrt(2)),
+}
+
+
+def bias_act(
+    x: jax.Array,
+    b: jax.Array | None = None,
+    act: str = "linear",
+    alpha: float | None = None,
+    gain: float | None = None,
+    clamp: float | None = None,
+) -> jax.Array:
+    """Adds a bias [C] to the last axis, activates, multiplies by `gain` and limits to +-`clamp`.
+
+    Args:
+      act: linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus or swish.
+      alpha: slope of lrelu below zero, 0.2 by default.
+      gain: by default the one that keeps unit variance: sqrt(2) for relu, lrelu and swish.
+    """
+    function, default_alpha, default_gain = _ACTIVATIONS[act]
+    if b is not None:
+        x = x + b.astype(x.dtype)
+    x = function(x, default_alpha if alpha is None else alpha)
+    gain = default_gain if gain is None else gain
+    x = x if gain == 1 else x * gain
+    return x if clamp is None else jnp.clip(x, -clamp, clamp)
+
+
+def filtered_lrelu(
+    x: jax.Array,
+    fu=None,
+    fd=None,
+    b: jax.Array | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding=0,
+    gain: float = math.sqrt(2),
+    slope: float = 0.2,
+    clamp: float | None = None,
+    flip_filter: bool = False,
+) -> jax.Array:
+    """Leaky ReLU at a raised sampling rate: bias, upsample, activate, downsample.
+
+    Args:
+      x: [N, H, W, C].
+      fu, fd: filters before and after the nonlinearity, as in `upfirdn2d`.
+      b: bias [C].
+      padding: around the upsampled image, for both filters together; negative crops.
+      gain, slope, clamp: of the nonlinearity.
+
+    Returns:
+      [N, (H * up + padding - (taps of fu - 1) - (taps of fd - 1) + down - 1) // down, ..., C]
+
+    Reference: Karras et al. 2021 (arXiv 2106.12423), section 3.2, "filtered nonlinearities".
+    """
+    if b is not None:
+        x = x + b.astype(x.dtype)
+    x = upfirdn2d(x, fu, up, 1, padding, flip_filter, up**2)
+    x = bias_act(x, None, "linear" if slope == 1 else "lrelu", slope, gain, clamp)
+    return upfirdn2d(x, fd, 1, down, 0, flip_filter)
+
+
+def modulated_conv2d(
+    x: jax.Array,
+    w: jax.Array,
+    s: jax.Array,
+    demodulate: bool = True,
+    padding: int = 0,
+    input_gain: jax.Array | float | None = None,
+    axis: str | None = None,
+) -> jax.Array:
+    """Convolution with weights scaled per sample and input channel (cross-correlation).
+
+    The styles scale the activations and the demodulation scales the outputs, which equals scaling
+    the weights and lets the whole batch share one dense convolution.
+
+    Args:
+      x: [N, H, W, I].
+      w: [Kh, Kw, I, O].
+      s: styles [N, I].
+      demodulate: give every output channel unit expected variance for unit inputs.
+      padding: zeros on every side.
+      input_gain: scalar, [I] or [N, I] factor on the inputs, outside the demodulation.
+      axis: pmap axis; with demodulation the styles are first divided by their root mean square
+        over the whole batch, that of all devices.
+
+    Returns:
+      [N, H + 2 * padding - Kh + 1, W + 2 * padding - Kw + 1, O], the dtype of `x`.
+
+    Reference: Karras et al. 2020 (arXiv 1912.04958), equations 1-3; 2106.12423, appendix F.
+    """
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    w, s = w.astype(exact), s.astype(exact)
+    if demodulate:
+        w = w * jax.lax.rsqrt(jnp.mean(w**2, (0, 1, 2), keepdims=True))
+        mean_square = jnp.mean(s**2)
+        if axis is not None:
+            mean_square = jax.lax.pmean(mean_square, axis)
+        s = s * jax.lax.rsqrt(mean_square)
+        demodulation = jax.lax.rsqrt(
+            jnp.matmul(s**2, jnp.sum(w**2, (0, 1)), precision=jax.lax.Precision.HIGHEST) + 1e-8
+        )
+    if input_gain is not None:
+        s = s * input_gain
+    x = x * s[:, None, None, :].astype(x.dtype)
+    if padding:
+        # Padding inside the convolution makes its weight gradient 30 times slower on CPU.
+        x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
+    x = jax.lax.conv_general_dilated(
+        x, w.astype(x.dtype), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    if demodulate:
+        x = x * demodulation[:, None, None, :].astype(x.dtype)
+    return x
