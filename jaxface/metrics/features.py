@@ -1,0 +1,64 @@
+"""Features of images for KID, FD, precision and recall, by a fixed protocol.
+
+FID is defined by Inception's weights, which we may not ship; a number is only comparable to one made
+with the same extractor and the same resizing (Parmar et al. 2022, arXiv 2104.11222), so the protocol
+has a name, and the name goes with every number.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxface import assets
+from jaxface.models import mobilenet
+
+SIDE = 128  # px. Of 96, 128 and 160, tried on 32 and 64 px faces against blur, noise, JPEG, shifted
+#   halves and collapsed modes: 128 tells them from reals as surely as 160 and clearer than 96
+PROTOCOL = f"mobilenetv2@{SIDE}"
+EXTRACTOR = (
+    f"{PROTOCOL}: uint8 RGB (gray three times) resized to {SIDE}x{SIDE} px (bicubic, antialiased, not "
+    "rounded), ImageNet normalisation, 1280 pooled features of MobileNetV2 trained on ImageNet"
+)
+
+
+@functools.cache
+def _network() -> mobilenet.Loaded:
+    return mobilenet.from_state_dict({}, assets.load("mobilenet_v2_f16"))
+
+
+@functools.partial(jax.jit, static_argnames=("module", "side"))
+def _features(module, variables, images, side):
+    n, _, _, channels = images.shape
+    x = images.astype(jnp.float32)
+    x = jax.image.resize(x, (n, side, side, channels), "bicubic", antialias=True)
+    x = jnp.broadcast_to(x, (n, side, side, 3))
+    return module.apply(variables, x / 127.5 - 1)
+
+
+def mobilenet_features(images: np.ndarray, batch: int = 32) -> np.ndarray:
+    """Pooled MobileNetV2 features by the protocol `PROTOCOL`.
+
+    Args:
+      images: uint8 [N, H, W, C], C = 1 or 3.
+      batch: images a device call takes; changes the speed, not the numbers.
+
+    Returns:
+      float32 [N, 1280].
+
+    Raises:
+      ValueError: the images are not uint8 or have another shape.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"images must be uint8 [N, H, W, 1 or 3], got {images.dtype} {images.shape}"
+        )
+    network, features = _network(), []
+    for first in range(0, len(images), batch):
+        part = np.asarray(images[first : first + batch])
+        # The last batch is filled up, so that the network is compiled for one shape.
+        filled = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), np.uint8)])
+        out = _features(network.module, network.variables, filled, SIDE)
+        features.append(np.asarray(out)[: len(part)])
+    return np.concatenate(features) if features else np.zeros((0, mobilenet.FEATURES), np.float32)

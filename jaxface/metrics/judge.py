@@ -1,0 +1,124 @@
+"""What a generator is judged by: numbers with intervals beside their noise floor, and its neighbours."""
+
+import hashlib
+
+import numpy as np
+
+from jaxface.metrics.features import PROTOCOL, mobilenet_features
+from jaxface.metrics.frechet import frechet_distance
+from jaxface.metrics.intervals import bootstrap, by_subject
+from jaxface.metrics.kid import kid, kid_interval
+from jaxface.metrics.neighbours import nearest
+from jaxface.metrics.noise_floor import split_half
+from jaxface.metrics.precision_recall import memberships
+from jaxface.system import Figure, Result
+
+BALL = 3  # neighbours of precision and recall
+_known: dict[bytes, np.ndarray] = {}  # features of the newest real set: it is judged against often
+
+
+def _features_of_reals(images: np.ndarray) -> np.ndarray:
+    content = np.ascontiguousarray(images)
+    name = hashlib.sha256(repr(content.shape).encode() + content.data).digest()
+    if name not in _known:
+        _known.clear()
+        _known[name] = mobilenet_features(content)
+    return _known[name]
+
+
+def against(
+    reals: np.ndarray, subjects: np.ndarray, fakes: np.ndarray, base: np.ndarray | None = None
+) -> dict[str, Result]:
+    """KID, FD, precision and recall of generated images against photographs of people.
+
+    Args:
+      reals: uint8 [N, H, W, C], of `subjects` [N].
+      fakes: uint8 [M, H, W, C] of the generator that is judged.
+      base: the same of the generator that its training started from, if it did.
+
+    Returns:
+      `kid_mobilenetv2`, `kid_mobilenetv2_base`, `kid_noise_floor`, `fd_mobilenetv2`,
+      `fd_noise_floor`, `precision` and `recall`. A noise floor is the 95th percentile over splits, and
+      is left out for less than eight people.
+    """
+    subjects = np.asarray(subjects)
+    real, generated = _features_of_reals(reals), mobilenet_features(fakes)
+    people = len(np.unique(subjects))
+    sets = f"{len(real)} photographs of {people} people against {len(generated)} generated images"
+    extractor = f"features {PROTOCOL}"
+
+    def distance(features, what):
+        interval = kid_interval(real, features, subjects)
+        protocol = f"{sets}{what}; all of both, {extractor}; 95 % bootstrap over people and images"
+        return Result(*interval, unit="", protocol=protocol)
+
+    results = {"kid_mobilenetv2": distance(generated, "")}
+    if base is not None:
+        results["kid_mobilenetv2_base"] = distance(
+            mobilenet_features(base), " of the generator before training"
+        )
+    results["fd_mobilenetv2"] = Result(
+        frechet_distance(real, generated),
+        n=people,
+        protocol=f"{sets}; {extractor}; no interval: resampling would add to its bias. Not FID",
+    )
+    if people >= 8:
+        for name, metric, splits in (("kid", kid, 100), ("fd", frechet_distance, 20)):
+            floor = split_half(real, metric, splits, subjects=subjects)
+            results[f"{name}_noise_floor"] = Result(
+                floor.p95,
+                n=people,
+                protocol=f"photographs against photographs: 95th percentile over {splits} splits of the "
+                f"people into halves of about {floor.half} images (mean {floor.mean:.3g}); {extractor}",
+            )
+    if min(len(real), len(generated)) > BALL:
+        precise, recalled = memberships(real, generated, BALL)
+        share = lambda rows: float(rows.mean())
+        over_images = bootstrap(
+            by_subject(precise, np.arange(len(precise))), share, method="percentile"
+        )
+        over_people = bootstrap(by_subject(recalled, subjects), share, method="percentile")
+        method = f"{sets}; k = {BALL}, {extractor}; 95 % bootstrap over"
+        results["precision"] = Result(
+            *over_images, protocol=f"{method} generated images, photographs held fixed"
+        )
+        results["recall"] = Result(
+            *over_people, protocol=f"{method} people, generated images held fixed"
+        )
+    return results
+
+
+def kid_value(reals: np.ndarray, fakes: np.ndarray) -> Result:
+    """KID alone, of uint8 images: quick enough to follow training with."""
+    protocol = (
+        f"{len(reals)} photographs against {len(fakes)} generated images; features {PROTOCOL}"
+    )
+    value = kid(_features_of_reals(reals), mobilenet_features(fakes))
+    return Result(value, n=len(reals), protocol=protocol)
+
+
+def neighbours(reals: np.ndarray, samples: np.ndarray) -> dict[str, Figure | Result]:
+    """Each sample beside the two photographs nearest to it, and how near they are.
+
+    Returns:
+      The figure `neighbours` and the number `neighbour_distance`: the median distance of a sample to
+      its nearest photograph over that of a photograph to its nearest other photograph. Near 1 is as it
+      should be, near 0 the generator repeats photographs. Nothing for less than three photographs.
+    """
+    if len(reals) < 3:
+        return {}
+    real, generated = _features_of_reals(reals), mobilenet_features(samples)
+    indices, distances = nearest(generated, real, 2)
+    among = nearest(real, real, 1, leave_out=True)[1]
+    rows = np.stack([samples, reals[indices[:, 0]], reals[indices[:, 1]]], axis=1)
+    caption = (
+        "Is it a copy? Threes from left to right: a generated face, then the two training photographs "
+        f"most like it, by {PROTOCOL}."
+    )
+    figure = Figure(rows.reshape(-1, *samples.shape[1:]), 6, caption)
+    ratio = float(np.median(distances[:, 0]) / max(np.median(among), 1e-12))
+    protocol = (
+        f"median over {len(samples)} samples, over the median of {len(real)} photographs to their "
+        f"nearest other one; features {PROTOCOL}"
+    )
+    return {"neighbours": figure, "neighbour_distance": Result(ratio, protocol=protocol)}
