@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxface.errors import nearest
+from jaxface.ops.filters import downsample2d, filter2d, upsample2d
 
 Draws = dict[str, jax.Array]
 
@@ -124,20 +125,21 @@ def draw(key: jax.Array, index: jax.Array, shape: tuple[int, int, int], field: b
       {name: [N]}, names as in the pipe, gates as "<name>_gate"; "noise_field" [N, H, W, C].
     """
 
-    def one(index):
-        key_uniform, key_normal, key_gate, key_field = jax.random.split(
-            jax.random.fold_in(key, index), 4
-        )
-        uniform = jax.random.uniform(key_uniform, [len(_UNIFORM)])
-        normal = jax.random.normal(key_normal, [len(_NORMAL)])
-        gate = jax.random.uniform(key_gate, [len(_GATED)])
-        draws = dict(zip(_UNIFORM, uniform)) | dict(zip(_NORMAL, normal))
-        draws |= {f"{name}_gate": value for name, value in zip(_GATED, gate)}
-        if field:
-            draws["noise_field"] = jax.random.normal(key_field, shape)
-        return draws
+    names = [*_UNIFORM, *(f"{name}_gate" for name in _GATED), *_NORMAL]
 
-    return jax.vmap(one)(index)
+    def one(index):
+        key_values, key_field = jax.random.split(jax.random.fold_in(key, index))
+        # One call for all of them: compiling the generator is what a draw costs.
+        values = jax.random.uniform(key_values, [len(names)])
+        # Half a grid step keeps the ends of [0, 1) apart from infinity, symmetrically.
+        centered = 2 * values[-len(_NORMAL) :] - 1 + 2.0**-23
+        normal = 2**0.5 * jax.scipy.special.erfinv(centered)
+        values = jnp.concatenate([values[: -len(_NORMAL)], normal])
+        return values, jax.random.normal(key_field, shape) if field else None
+
+    values, noise = jax.vmap(one)(index)
+    draws = dict(zip(names, values.T))
+    return draws | {"noise_field": noise} if field else draws
 
 
 def at_percentile(draws: Draws, q) -> Draws:
@@ -286,27 +288,6 @@ def _margins(height: int, width: int, pipe: Pipe) -> tuple[int, int]:
     return min(int(margin[0]), height - 1), min(int(margin[1]), width - 1)
 
 
-@functools.lru_cache
-def _upsampling(size: int, margin: int) -> np.ndarray:
-    """[2 * (size + 2 * margin), size]: reflect, then insert zeros and low-pass.
-
-    Row 2 * (n + margin) lies on pixel n.
-    """
-    padded = np.pad(np.eye(size), [(margin, margin), (0, 0)], mode="reflect")
-    padded_size = len(padded)
-    tap = np.arange(2 * padded_size)[:, None] - 2 * np.arange(padded_size) + len(_LOW_PASS) // 2 - 1
-    inside = (tap >= 0) & (tap < len(_LOW_PASS))
-    return (2 * np.where(inside, _LOW_PASS[np.clip(tap, 0, len(_LOW_PASS) - 1)], 0)) @ padded
-
-
-@functools.lru_cache
-def _downsampling(size: int) -> np.ndarray:
-    """[size, 2 * (size + 2 * _REACH)]: the transpose, which undoes upsampling exactly."""
-    up = _upsampling(size + 4 * _REACH, 0) / 2
-    inner = slice(2 * _REACH, -2 * _REACH)
-    return up.T[inner, 2 * _REACH : -2 * _REACH]
-
-
 def _warp(images, matrix, shift, margins):
     """Resamples at twice the resolution, between two orthogonal wavelet filters.
 
@@ -316,47 +297,39 @@ def _warp(images, matrix, shift, margins):
       margins: reflected pixels (vertical, horizontal); beyond them the input is 0.
     """
     height, width = images.shape[1:3]
-    up_y, up_x = (
-        np.pad(_upsampling(size, margin), [(1, 1), (0, 0)])  # zeros, for what lies outside
-        for size, margin in zip((height, width), margins)
-    )
-    fine = _along(_along(images, up_y, 1), up_x, 2)
+    vertical, horizontal = margins
+    fine = jnp.pad(images, [(0, 0), (vertical,) * 2, (horizontal,) * 2, (0, 0)], mode="reflect")
+    fine = jnp.pad(upsample2d(fine, _LOW_PASS), [(0, 0), (1, 1), (1, 1), (0, 0)])
     # Fine pixel 2 * n lies on pixel n, so the center is at fine pixel size - 1.
-    y = jnp.arange(2 * (height + 2 * _REACH), dtype=images.dtype) - 2 * _REACH - (height - 1)
-    x = jnp.arange(2 * (width + 2 * _REACH), dtype=images.dtype) - 2 * _REACH - (width - 1)
+    center_y, center_x = height - 1, width - 1
+    y = jnp.arange(2 * (height + 2 * _REACH), dtype=images.dtype) - 2 * _REACH - center_y
+    x = jnp.arange(2 * (width + 2 * _REACH), dtype=images.dtype) - 2 * _REACH - center_x
     matrix, shift = matrix[:, :, :, None, None], shift[:, :, None, None]
     source_x = matrix[:, 0, 0] * x + matrix[:, 0, 1] * y[:, None] + 2 * shift[:, 0]
     source_y = matrix[:, 1, 0] * x + matrix[:, 1, 1] * y[:, None] + 2 * shift[:, 1]
     warped = _bilinear(
-        fine,
-        source_y + (height - 1 + 2 * margins[0] + 1),
-        source_x + (width - 1 + 2 * margins[1] + 1),
+        fine, source_y + (center_y + 2 * vertical + 1), source_x + (center_x + 2 * horizontal + 1)
     )
-    return _along(_along(warped, _downsampling(height), 1), _downsampling(width), 2)
-
-
-def _along(images, matrix, axis):
-    """Applies a matrix [M, L] along an axis of length L."""
-    spec = {1: "yh,nhwc->nywc", 2: "xw,nhwc->nhxc"}[axis]
-    matrix = jnp.asarray(matrix, images.dtype)
-    return jnp.einsum(spec, matrix, images, precision=jax.lax.Precision.HIGHEST)
+    return downsample2d(warped, _LOW_PASS, padding=-2 * _REACH, flip_filter=True)
 
 
 def _bilinear(images, y, x):
     """Samples [N, H, W, C] at pixel positions [N, P, Q]; positions outside take the border."""
-    n, height, width, channels = images.shape
+    height, width, channels = images.shape[1:]
     y = jnp.clip(y, 0, height - 1)
     x = jnp.clip(x, 0, width - 1)
     y0 = jnp.minimum(jnp.floor(y), height - 2)
     x0 = jnp.minimum(jnp.floor(x), width - 2)
-    example = jnp.broadcast_to(jnp.arange(n)[:, None, None], y.shape)
-    corner = jnp.stack([example, y0.astype(jnp.int32), x0.astype(jnp.int32)], -1)
-    # One gather of 2x2 patches: its transpose is one scatter, several times cheaper than four.
+    # One gather of 2x2 patches: its transpose is one scatter, twice as fast as four.
     patches = jax.lax.gather(
         images,
-        corner,
+        jnp.stack([y0, x0], -1).astype(jnp.int32),
         jax.lax.GatherDimensionNumbers(
-            offset_dims=(3, 4, 5), collapsed_slice_dims=(0,), start_index_map=(0, 1, 2)
+            offset_dims=(3, 4, 5),
+            collapsed_slice_dims=(),
+            start_index_map=(1, 2),
+            operand_batching_dims=(0,),
+            start_indices_batching_dims=(0,),
         ),
         slice_sizes=(1, 2, 2, channels),
         mode="promise_in_bounds",
@@ -451,3 +424,24 @@ def _filter(images, draws, pipe, gated):
         matrix = jnp.einsum("nb,bij->nij", gain, matrices, precision=high)
         images = jnp.einsum(spec, matrix, images, precision=high)
     return images
+
+
+def blur(images, sigma, max_sigma: float):
+    """The blur that StyleGAN3-r fades out on the discriminator's input.
+
+    Args:
+      images: [N, H, W, C], black outside.
+      sigma: scalar in [0, max_sigma], may be traced: pixels at which the weight falls to one half.
+        Taps lie within 3 * sigma, so there is no blur below 1 / 3.
+      max_sigma: sets the number of taps, which is fixed when the program is compiled.
+    Returns:
+      [N, H, W, C].
+
+    Reference: Karras et al. 2021 (arXiv 2106.12423), training of configuration R.
+    """
+    reach = int(3 * max_sigma)
+    sigma = jnp.asarray(sigma, jnp.promote_types(images.dtype, jnp.float32))
+    distance = np.abs(np.arange(-reach, reach + 1))
+    taps = jnp.exp2(-((distance / jnp.maximum(sigma, 1e-3)) ** 2))
+    taps = jnp.where(distance <= jnp.floor(3 * sigma), taps, 0)
+    return filter2d(images, taps / taps.sum())
