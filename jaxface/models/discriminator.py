@@ -1,0 +1,415 @@
+"""StyleGAN2's residual discriminator, which StyleGAN3 keeps.
+
+Karras et al. 2020 (arXiv 1912.04958, section 4.1 and appendix B): residual blocks with [1, 3, 3, 1]
+resampling, equalized learning rates, minibatch standard deviation; labels enter by projection
+(Miyato and Koyama 2018, arXiv 1802.05637) through a mapping network, as in Karras et al. 2020 (ADA,
+arXiv 2006.06676). Parameters keep the names and layouts of a published snapshot ("b32/conv0/weight",
+[out, in, height, width]), so that reading and writing one changes no number.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxface.errors import nearest
+from jaxface.ops.filters import bias_act, downsample2d, setup_filter, upfirdn2d
+
+_RESAMPLE = np.array([1, 3, 3, 1]) / 8
+_DIMENSIONS = ("NHWC", "OIHW", "NHWC")
+_BLOCK_LAYERS = ("fromrgb", "conv0", "conv1", "skip")  # FreezeD counts them in this order
+
+
+def _plain_stride2(x, w):
+    return jax.lax.conv_general_dilated(x, w, (2, 2), "VALID", dimension_numbers=_DIMENSIONS)
+
+
+# R1 differentiates the gradient of a convolution. Left to itself, JAX then builds convolutions
+# dilated on both sides, for which XLA has no fast code on CPU (5-7 times slower than these). But the
+# convolution and its two gradients are bilinear and closed under differentiation: each one's
+# gradients are the other two, in the forms that every backend has fast code for.
+
+
+@jax.custom_vjp
+def _conv_stride2(x, w):
+    """[N, 2h + 1, 2w + 1, I], [O, I, 3, 3] -> [N, h, w, O]; differentiable in reverse mode only."""
+    return _plain_stride2(x, w)
+
+
+@jax.custom_vjp
+def _conv_to_input(g, w):
+    n, height, width, _ = g.shape
+    x = jax.ShapeDtypeStruct((n, 2 * height + 1, 2 * width + 1, w.shape[1]), g.dtype)
+    return jax.linear_transpose(lambda x: _plain_stride2(x, w), x)(g)[0]
+
+
+@jax.custom_vjp
+def _conv_to_weight(x, g):
+    w = jax.ShapeDtypeStruct((g.shape[3], x.shape[3], 3, 3), g.dtype)
+    return jax.linear_transpose(lambda w: _plain_stride2(x, w), w)(g)[0]
+
+
+_conv_stride2.defvjp(
+    lambda x, w: (_conv_stride2(x, w), (x, w)),
+    lambda saved, g: (_conv_to_input(g, saved[1]), _conv_to_weight(saved[0], g)),
+)
+_conv_to_input.defvjp(
+    lambda g, w: (_conv_to_input(g, w), (g, w)),
+    lambda saved, x: (_conv_stride2(x, saved[1]), _conv_to_weight(x, saved[0])),
+)
+_conv_to_weight.defvjp(
+    lambda x, g: (_conv_to_weight(x, g), (x, g)),
+    lambda saved, w: (_conv_to_input(saved[1], w), _conv_stride2(saved[0], w)),
+)
+
+
+class Conv2d(nn.Module):
+    """Convolution with equalized learning rate, optional 2x downsampling, bias and leaky ReLU."""
+
+    features: int
+    kernel: int
+    down: bool = False
+    activate: bool = True  # bias and leaky ReLU
+    gain: float = 1.0
+    clamp: float | None = None
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (self.features, x.shape[-1], self.kernel, self.kernel)
+        weight = self.param("weight", nn.initializers.normal(1), shape)
+        bias = self.param("bias", nn.initializers.zeros, shape[:1]) if self.activate else None
+        weight = (weight / math.sqrt(np.prod(shape[1:]))).astype(x.dtype)
+        if self.kernel == 1:
+            x = downsample2d(x, _RESAMPLE) if self.down else x
+            x = x @ weight[:, :, 0, 0].T
+        elif self.down:
+            x = _conv_stride2(upfirdn2d(x, _RESAMPLE, padding=2), weight)
+        else:
+            x = jax.lax.conv_general_dilated(
+                x, weight, (1, 1), [(1, 1), (1, 1)], dimension_numbers=_DIMENSIONS
+            )
+        gain = self.gain * (math.sqrt(2) if self.activate else 1)
+        clamp = None if self.clamp is None else self.clamp * self.gain
+        return bias_act(x, bias, "lrelu" if self.activate else "linear", gain=gain, clamp=clamp)
+
+
+class Dense(nn.Module):
+    """Fully connected layer with equalized learning rate and its multiplier."""
+
+    features: int
+    activation: str = "linear"
+    lr_multiplier: float = 1.0
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (self.features, x.shape[-1])
+        weight = self.param("weight", nn.initializers.normal(1 / self.lr_multiplier), shape)
+        bias = self.param("bias", nn.initializers.zeros, shape[:1])
+        x = x @ (weight * (self.lr_multiplier / math.sqrt(shape[1]))).astype(x.dtype).T
+        return bias_act(x, bias * self.lr_multiplier, self.activation)
+
+
+class LabelMapping(nn.Module):
+    """One-hot labels [N, c_dim] -> [N, features]."""
+
+    features: int
+    num_layers: int = 8
+    embed_features: int | None = None
+    layer_features: int | None = None
+    activation: str = "lrelu"
+    lr_multiplier: float = 0.01
+
+    @nn.compact
+    def __call__(self, c):
+        x = Dense(self.embed_features or self.features, name="embed")(c)
+        x = x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-8)
+        for i in range(self.num_layers):
+            last = i == self.num_layers - 1
+            features = self.features if last else self.layer_features or self.features
+            x = Dense(features, self.activation, self.lr_multiplier, name=f"fc{i}")(x)
+        return x
+
+
+class Block(nn.Module):
+    """Residual block that halves the resolution; the first one reads the image."""
+
+    channels: int
+    features: int
+    from_image: bool
+    clamp: float | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        x = x.astype(self.dtype)
+        if self.from_image:
+            x = Conv2d(self.channels, 1, clamp=self.clamp, name="fromrgb")(x)
+        gain = math.sqrt(0.5)
+        y = Conv2d(self.features, 1, down=True, activate=False, gain=gain, name="skip")(x)
+        x = Conv2d(self.channels, 3, clamp=self.clamp, name="conv0")(x)
+        x = Conv2d(self.features, 3, down=True, gain=gain, clamp=self.clamp, name="conv1")(x)
+        return x + y
+
+
+def minibatch_stddev(x, group_size: int | None, num_channels: int = 1, axis: str | None = None):
+    """Appends the standard deviation over groups of examples, averaged over pixels and channels.
+
+    Example n is in the group of all examples congruent to n modulo N / group_size.
+
+    Args:
+      x: [N, H, W, C].
+      group_size: examples in a group, at most N; None is all of them.
+      num_channels: statistics per group; C is split among them.
+      axis: pmap axis; groups are then those of the global batch.
+    Returns:
+      [N, H, W, C + num_channels].
+    Raises:
+      ValueError: the batch does not split into groups.
+
+    Reference: Karras et al. 2018 (arXiv 1710.10196), section 3.
+    """
+    every = x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
+    n, height, width, channels = every.shape
+    group = n if group_size is None else min(group_size, n)
+    if n % group:
+        raise ValueError(f"a batch of {n} does not split into groups of {group} (mbstd_group_size)")
+    y = every.reshape(group, n // group, height, width, num_channels, channels // num_channels)
+    y = jnp.sqrt(jnp.mean((y - y.mean(0)) ** 2, 0) + 1e-8).mean((1, 2, 4))
+    y = jnp.tile(y, (group, 1))  # [n, num_channels]
+    if axis is not None:
+        y = jax.lax.dynamic_slice_in_dim(y, jax.lax.axis_index(axis) * len(x), len(x))
+    y = jnp.broadcast_to(y[:, None, None, :], (len(x), height, width, num_channels))
+    return jnp.concatenate([x, y.astype(x.dtype)], -1)
+
+
+class Epilogue(nn.Module):
+    """4x4 features -> [N, features]."""
+
+    features: int
+    mbstd_group_size: int | None
+    mbstd_num_channels: int
+    clamp: float | None
+
+    @nn.compact
+    def __call__(self, x, axis=None):
+        channels = x.shape[-1]
+        if self.mbstd_num_channels > 0:
+            x = minibatch_stddev(x, self.mbstd_group_size, self.mbstd_num_channels, axis)
+        x = Conv2d(channels, 3, clamp=self.clamp, name="conv")(x)
+        # Channels first, the order in which snapshots keep the weights.
+        x = jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
+        x = Dense(channels, "lrelu", name="fc")(x)
+        return Dense(self.features, name="out")(x)
+
+
+_OPTIONS = {  # what the *_kwargs may hold: (default, allowed values or None for any)
+    "block_kwargs": {
+        "activation": ("lrelu", ("lrelu",)),
+        "resample_filter": ((1, 3, 3, 1), ((1, 3, 3, 1),)),
+        "freeze_layers": (0, None),
+        "fp16_channels_last": (False, None),
+    },
+    "mapping_kwargs": {
+        "num_layers": (8, None),
+        "embed_features": (None, None),
+        "layer_features": (None, None),
+        "activation": ("lrelu", None),
+        "lr_multiplier": (0.01, None),
+    },
+    "epilogue_kwargs": {
+        "mbstd_group_size": (4, None),
+        "mbstd_num_channels": (1, None),
+        "activation": ("lrelu", ("lrelu",)),
+    },
+}
+
+
+class Discriminator(nn.Module):
+    """Images [N, H, W, C] in [-1, 1] -> logits [N, 1], larger for more real.
+
+    Fields are the constructor arguments of a snapshot. `block_kwargs["freeze_layers"]` changes no
+    output: pass it to `trainable_mask`.
+    """
+
+    c_dim: int  # classes, 0 for none
+    img_resolution: int  # px, a power of two of at least 8
+    img_channels: int
+    architecture: str = "resnet"  # the only one StyleGAN2 and 3 train with
+    channel_base: int = 32768  # channels at resolution r: channel_base / r
+    channel_max: int = 512
+    num_fp16_res: int = 0  # highest resolutions computed in bfloat16
+    conv_clamp: float | None = 256  # limit of activations, for low precision
+    cmap_dim: int | None = None  # width of the label's projection, None: the channels at 4 px
+    block_kwargs: Mapping = dataclasses.field(default_factory=dict)
+    mapping_kwargs: Mapping = dataclasses.field(default_factory=dict)
+    epilogue_kwargs: Mapping = dataclasses.field(default_factory=dict)
+
+    def _options(self, name: str) -> dict:
+        options = {k: default for k, (default, _) in _OPTIONS[name].items()}
+        for key, value in getattr(self, name).items():
+            if key not in options:
+                raise ValueError(f"{name}[{key!r}] is not known.{nearest(key, options)}")
+            value = tuple(value) if isinstance(value, list) else value
+            allowed = _OPTIONS[name][key][1]
+            if allowed is not None and value not in allowed:
+                raise ValueError(
+                    f"{name}[{key!r}] is {value!r}; only {allowed[0]!r} is implemented"
+                )
+            options[key] = value
+        return options
+
+    @nn.compact
+    def __call__(self, images, c=None, axis=None):
+        """Scores images.
+
+        Args:
+          images: [N, H, W, C] in [-1, 1].
+          c: [N, c_dim] one-hot labels, where the network is conditional.
+          axis: pmap axis, which the minibatch standard deviation then spans.
+        Returns:
+          [N, 1] logits, at least float32.
+        Raises:
+          ValueError: settings or shapes that do not fit.
+        """
+        if self.architecture != "resnet":
+            raise ValueError(f"architecture {self.architecture!r}: only 'resnet' is implemented")
+        resolution = self.img_resolution
+        if resolution < 8 or resolution & (resolution - 1):
+            raise ValueError(f"img_resolution {resolution} is not a power of two of at least 8")
+        if images.shape[1:] != (resolution, resolution, self.img_channels):
+            raise ValueError(
+                f"images of shape {images.shape}; this network takes "
+                f"[N, {resolution}, {resolution}, {self.img_channels}]"
+            )
+        self._options("block_kwargs")
+        channels = lambda res: min(self.channel_base // res, self.channel_max)
+        exact = jnp.promote_types(images.dtype, jnp.float32)
+        low_from = max(2 * resolution >> self.num_fp16_res, 8)
+        x = images
+        for exponent in range(resolution.bit_length() - 1, 2, -1):
+            res = 2**exponent
+            x = Block(
+                channels(res),
+                channels(res // 2),
+                from_image=res == resolution,
+                clamp=self.conv_clamp,
+                dtype=jnp.bfloat16 if res >= low_from else exact,
+                name=f"b{res}",
+            )(x)
+        epilogue = self._options("epilogue_kwargs")
+        del epilogue["activation"]
+        width = (channels(4) if self.cmap_dim is None else self.cmap_dim) if self.c_dim else 0
+        x = Epilogue(width or 1, clamp=self.conv_clamp, name="b4", **epilogue)(
+            x.astype(exact), axis
+        )
+        if width:
+            if c is None or c.shape != (len(images), self.c_dim):
+                given = "none" if c is None else c.shape
+                raise ValueError(
+                    f"labels c of shape [{len(images)}, {self.c_dim}] needed, {given} given"
+                )
+            label = LabelMapping(width, name="mapping", **self._options("mapping_kwargs"))
+            x = (x * label(c.astype(exact))).sum(-1, keepdims=True) / math.sqrt(width)
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A discriminator with its weights."""
+
+    module: Discriminator
+    variables: dict
+
+    @functools.cached_property
+    def _apply(self):
+        return jax.jit(self.module.clone(num_fp16_res=0).apply)
+
+    def score(self, images, c=None) -> jax.Array:
+        """[N, H, W, C] in [-1, 1] -> logits [N, 1], computed in float32."""
+        return self._apply(
+            self.variables, jnp.asarray(images), None if c is None else jnp.asarray(c)
+        )
+
+
+def _module(kwargs: Mapping) -> Discriminator:
+    fields = [f.name for f in dataclasses.fields(Discriminator) if f.name not in ("parent", "name")]
+    for name in kwargs:
+        if name not in fields:
+            raise ValueError(
+                f"discriminator argument {name!r} is not known.{nearest(name, fields)}"
+            )
+    return Discriminator(**kwargs)
+
+
+def from_state_dict(kwargs: Mapping, arrays: Mapping[str, np.ndarray]) -> Loaded:
+    """A discriminator from a snapshot's constructor arguments and named arrays.
+
+    Raises:
+      ValueError: lists every missing and unknown name and every shape that differs.
+    """
+    return Loaded(_module(kwargs), {"params": params_from_state_dict(kwargs, arrays)})
+
+
+def params_from_state_dict(kwargs: Mapping, arrays: Mapping[str, np.ndarray]) -> dict:
+    """Named arrays ("b32.conv0.weight") -> Linen parameters; errors as `from_state_dict`.
+
+    The constant resampling filters among the arrays are checked and left out.
+    """
+    module = _module(kwargs)
+    image = jnp.zeros([1, module.img_resolution, module.img_resolution, module.img_channels])
+    label = jnp.zeros([1, module.c_dim])
+    shapes = jax.eval_shape(module.init, jax.random.key(0), image, label)["params"]
+    shapes = flax.traverse_util.flatten_dict(shapes, sep=".")
+    filters = _filters(shapes)
+    wrong = [f"missing: {name} {leaf.shape}" for name, leaf in shapes.items() if name not in arrays]
+    for name, array in arrays.items():
+        if name in shapes and array.shape != shapes[name].shape:
+            wrong.append(f"{name}: {array.shape} given, {shapes[name].shape} in this network")
+        elif name in filters and not (
+            array.shape == filters[name].shape and np.allclose(array, filters[name], atol=1e-5)
+        ):
+            wrong.append(f"{name}: not the [1, 3, 3, 1] filter of this network")
+        elif name not in shapes and name not in filters:
+            wrong.append(f"not in this network: {name} {array.shape}")
+    if wrong:
+        raise ValueError("arrays do not fit this discriminator:\n  " + "\n  ".join(wrong))
+    params = {name: jnp.asarray(arrays[name]) for name in shapes}
+    return flax.traverse_util.unflatten_dict(params, sep=".")
+
+
+def _filters(names) -> dict[str, np.ndarray]:
+    """The constant filters that a snapshot keeps beside parameters of these names."""
+    owners = {name.rsplit(".", 1)[0] for name in names}
+    owners = {owner for owner in owners if not re.search(r"^mapping|\.(fc|out)$", owner)}
+    owners |= {owner.split(".")[0] for owner in owners} - {"b4"}
+    return {f"{owner}.resample_filter": setup_filter([1, 3, 3, 1]) for owner in owners}
+
+
+def to_state_dict(params: Mapping) -> dict[str, np.ndarray]:
+    """Linen parameters -> the named arrays of a snapshot, constant filters included."""
+    arrays = flax.traverse_util.flatten_dict(params, sep=".")
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    return arrays | _filters(arrays)
+
+
+def trainable_mask(params: Mapping, freeze_layers: int = 0) -> dict:
+    """FreezeD: True where a parameter trains, in the structure of `params`.
+
+    The first `freeze_layers` layers from the image stay as transferred, counted as fromrgb, conv0,
+    conv1, skip of the first block, then conv0, conv1, skip of each further one. What comes after the
+    blocks always trains.
+
+    Reference: Mo et al. 2020 (arXiv 2002.10964); counting as in Karras et al. 2020 (2006.06676).
+    """
+    blocks = sorted((b for b in params if re.fullmatch(r"b\d+", b)), key=lambda b: -int(b[1:]))
+    layers = [(b, layer) for b in blocks for layer in _BLOCK_LAYERS if layer in params[b]]
+    frozen = set(layers[:freeze_layers])
+    return flax.traverse_util.path_aware_map(lambda path, _: tuple(path[:2]) not in frozen, params)
