@@ -110,15 +110,25 @@ def neighbours(reals: np.ndarray, samples: np.ndarray) -> dict[str, Figure | Res
     real, generated = _features_of_reals(reals), mobilenet_features(samples)
     indices, distances = nearest(generated, real, 2)
     among = nearest(real, real, 1, leave_out=True)[1]
-    rows = np.stack([samples, reals[indices[:, 0]], reals[indices[:, 1]]], axis=1)
+    rows = np.stack([_framed(samples), reals[indices[:, 0]], reals[indices[:, 1]]], axis=1)
     caption = (
-        "Is it a copy? Threes from left to right: a generated face, then the two training photographs "
+        "Is it a copy? Each framed face is generated; the two after it are the training photographs "
         f"most like it, by {PROTOCOL}."
     )
-    figure = Figure(rows.reshape(-1, *samples.shape[1:]), 6, caption)
+    figure = Figure(rows.reshape(-1, *samples.shape[1:]), 12, caption)
     ratio = float(np.median(distances[:, 0]) / max(np.median(among), 1e-12))
     protocol = (
         f"median over {len(samples)} samples, over the median of {len(real)} photographs to their "
         f"nearest other one; features {PROTOCOL}"
     )
     return {"neighbours": figure, "neighbour_distance": Result(ratio, protocol=protocol)}
+
+
+def _framed(images: np.ndarray) -> np.ndarray:
+    """Images with an orange (gray: white) frame, one 32nd of a side wide."""
+    width = max(1, min(images.shape[1:3]) // 32)
+    framed = images.copy()
+    color = np.array([230, 110, 30] if images.shape[-1] == 3 else [255], np.uint8)
+    for edge in (np.s_[:, :width], np.s_[:, -width:], np.s_[:, :, :width], np.s_[:, :, -width:]):
+        framed[edge] = color
+    return framed

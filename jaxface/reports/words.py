@@ -1,0 +1,118 @@
+"""Measures in plain words, in the order in which a report shows them. What is not here shows its
+protocol alone."""
+
+from typing import NamedTuple
+
+
+class Words(NamedTuple):
+    title: str
+    meaning: str
+
+
+MEASURES = {
+    "kid_mobilenetv2": Words(
+        "Distance to the real photographs (KID)",
+        "How far the generated pictures, as a set, are from the real ones; 0 is no difference. Read it "
+        "beside the noise floor: a distance below the floor is none that this many photographs can show.",
+    ),
+    "kid_mobilenetv2_base": Words(
+        "The same distance before this training",
+        "Of the generator that this training started from. Training has helped if its interval lies "
+        "above the one of the trained generator.",
+    ),
+    "kid_noise_floor": Words(
+        "Noise floor of that distance",
+        "What the same measure says of two halves of the real photographs, where the true answer is "
+        "no difference. One split in twenty says more than this.",
+    ),
+    "precision": Words(
+        "Precision: do generated faces look real?",
+        "Share of generated pictures that lie among the real ones. Two halves of one set would not "
+        "reach 1 either: compare runs with equal numbers of pictures only.",
+    ),
+    "recall": Words(
+        "Recall: are all kinds of faces made?",
+        "Share of real photographs that the generator can come near to. Low recall beside high "
+        "precision means that few kinds of faces are made over and over.",
+    ),
+    "neighbour_distance": Words(
+        "Does it copy the training photographs?",
+        "Distance from a generated face to the nearest photograph, in units of the distance from one "
+        "photograph to the next. About 1 is as it should be; near 0, training photographs are repeated.",
+    ),
+    "dish_js": Words(
+        "Difference in the mix of severities (DISH)",
+        "How far the histogram of cleft severity among generated faces is from that of the training "
+        "photographs, from 0 (the same mix) to 1 (no severity in common).",
+    ),
+    "dish_noise_floor": Words(
+        "Noise floor of DISH",
+        "The same between random halves of the training photographs; one split in twenty says more. "
+        "Below it, the two mixes cannot be told apart.",
+    ),
+    "severity_r": Words(
+        "Can the severity score be trusted?",
+        "Correlation between the score that DISH rests on and the true severity, on faces where the "
+        "truth is known; 1 is perfect agreement, 0 none.",
+    ),
+    "ppl2_wend": Words(
+        "Smoothness of the generator (perceptual path length)",
+        "How much the picture changes for a small step in the generator's space; lower is smoother. "
+        "The size depends on the network that judges pictures: compare runs of this program only.",
+    ),
+    "fd_mobilenetv2": Words(
+        "Fréchet distance, not comparable with FID",
+        "The older relative of KID. It grows as photographs get fewer, also between equal sets, so it "
+        "means something only beside its own noise floor, and is no published FID: other features.",
+    ),
+    "fd_noise_floor": Words(
+        "Noise floor of the Fréchet distance",
+        "The same between two halves of the real photographs. Halves are smaller sets, so this is an "
+        "upper bound of what no difference looks like.",
+    ),
+}
+
+
+def family(name: str) -> str:
+    """Measures of one family stand on one scale: a number, its comparison and its noise floor."""
+    for end in ("_noise_floor", "_base", "_js", "_mobilenetv2"):
+        name = name.removesuffix(end)
+    return name.removesuffix("_mobilenetv2")
+
+
+def place(name: str) -> tuple[int, str]:
+    """Sort key: known measures in reading order, then the others by name."""
+    known = list(MEASURES)
+    return (known.index(name) if name in MEASURES else len(known), name)
+
+
+def number(value: float | None, spread: float | None = None) -> str:
+    """A number for people: two digits of its spread if that is known, else three of itself."""
+    if value is None:
+        return "not a finite number"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) >= 1000):
+        return f"{value:,.0f}".replace("-", "\N{MINUS SIGN}").replace(
+            ",", "\N{NARROW NO-BREAK SPACE}"
+        )
+    size = spread if spread else abs(value) / 10
+    if size == 0:
+        return "0"
+    if abs(value) < 1e-4 and size < 1e-4:
+        return f"{value:.2e}".replace("-", "\N{MINUS SIGN}")
+    digits = 0
+    while size * 10**digits < 9.95 and digits < 6:
+        digits += 1
+    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}").replace(
+        ",", "\N{NARROW NO-BREAK SPACE}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """85 -> '1 min 25 s'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
