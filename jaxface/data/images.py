@@ -12,12 +12,21 @@ import pathlib
 import warnings
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import (  # Pillow knows only the formats whose plugins are imported
+    BmpImagePlugin,  # noqa: F401
+    Image,
+    ImageCms,
+    JpegImagePlugin,  # noqa: F401
+    MpoImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
 
 from jaxface.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # JPEG opens MPO too
 _ORIENTATION = 0x0112  # EXIF tag
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 

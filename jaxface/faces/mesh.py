@@ -1,7 +1,9 @@
 """468 points of a face in the photograph, and which of them bound what.
 
 Kartynnik et al., arXiv 1907.06724: the detector's box, turned upright by the eyes and widened by
-half, is the mesh's input. "Left" and "right" are the subject's own, as in MediaPipe.
+half, is the mesh's input; in a video the mesh of the last frame takes the box's place. We let it do
+so in a single picture too, which halves how much the points move when the picture is turned.
+"Left" and "right" are the subject's own, as in MediaPipe.
 """
 
 import functools
@@ -16,9 +18,10 @@ from jaxface.faces.detect import Detection, batched
 from jaxface.faces.resample import resample
 from jaxface.models import facemesh
 
-CROP = 1.5  # side of the mesh's input, in sides of the detector's box
-WIDER = 2.0  # the same for a second look at faces that turn or fill the picture
-SURE = 0.9  # score from which no second look is taken
+CROP = 1.5  # side of the mesh's input, in sides of the face's box
+WIDER = 2.0  # the same for faces that the first look is not sure of: turned ones, very large ones
+SURE = 0.9  # score from which it is
+LOOKS = 2  # more passes, each with the crop its predecessor's outline asks for
 
 # Closed outlines (MediaPipe's face_mesh_connections).
 OVAL = (
@@ -48,20 +51,24 @@ def landmarks_of(
 
     The score says how sure the network is that its crop shows a face.
     """
-    points, scores = _run(images_u8, [_crop(detection, CROP) for detection in detections])
+    points, scores = _run(images_u8, [_crop_of_detection(d, CROP) for d in detections])
     unsure = np.flatnonzero(scores < SURE)
-    again, second = _run(
-        [images_u8[i] for i in unsure], [_crop(detections[i], WIDER) for i in unsure]
-    )
+    wider = [_crop_of_detection(detections[i], WIDER) for i in unsure]
+    again, second = _run([images_u8[i] for i in unsure], wider)
     better = second > scores[unsure]
     points[unsure[better]], scores[unsure[better]] = again[better], second[better]
+    for _ in range(LOOKS):
+        seen = np.flatnonzero(scores > 0.5)
+        crops = [_crop_of_points(points[i]) for i in seen]
+        again, second = _run([images_u8[i] for i in seen], crops)
+        points[seen[second > 0.5]] = again[second > 0.5]
     return points, scores
 
 
 def _run(
     images_u8: Sequence[np.ndarray], crops: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points in px of the pictures and scores of the network's crops, each [2, 3] as `_crop`."""
+    """Points in px of the pictures and scores of the network's crops, each [2, 3] as `_crop` gives it."""
     if not crops:
         return np.zeros((0, facemesh.POINTS, 3)), np.zeros(0)
     inputs = [
@@ -85,15 +92,32 @@ def centers(points: np.ndarray) -> np.ndarray:
     return np.stack([points[..., list(group), :2].mean(axis=-2) for group in groups], axis=-2)
 
 
-def _crop(detection: Detection, sides: float) -> np.ndarray:
-    """[2, 3]: px of the mesh's input, `sides` sides of the box wide -> px of the picture."""
+def _crop_of_detection(detection: Detection, sides: float) -> np.ndarray:
+    """Crop of `sides` sides of the detector's box, upright by its eyes."""
     right, left = detection.keypoints[:2]
-    direction = (left - right) / max(np.hypot(*(left - right)), 1e-9)
     box = detection.box
-    scale = sides * max(box[2:] - box[:2]) / facemesh.SIDE
-    turn = scale * np.array([[direction[0], -direction[1]], [direction[1], direction[0]]])
-    center = (box[:2] + box[2:]) / 2
-    return np.column_stack([turn, center - turn @ np.full(2, facemesh.SIDE / 2)])
+    return _crop((box[:2] + box[2:]) / 2, sides * max(box[2:] - box[:2]), left - right)
+
+
+def _crop_of_points(points: np.ndarray) -> np.ndarray:
+    """Crop around the outline of a face [468, >=2] that is known already, upright by its eyes."""
+    right, left, _ = centers(points)
+    turn = _turn(left - right)
+    outline = points[list(OVAL), :2] @ turn  # in coordinates along and across the eyes
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    return _crop(turn @ ((low + high) / 2), CROP * max(high - low), left - right)
+
+
+def _crop(center: np.ndarray, side: float, along: np.ndarray) -> np.ndarray:
+    """[2, 3]: px of the mesh's input -> px of the picture, for a square with edges `along`."""
+    scaled = side / facemesh.SIDE * _turn(along)
+    return np.column_stack([scaled, center - scaled @ np.full(2, facemesh.SIDE / 2)])
+
+
+def _turn(along: np.ndarray) -> np.ndarray:
+    """Rotation [2, 2] of the x axis to the direction `along` [2]."""
+    x, y = along / max(np.hypot(*along), 1e-9)
+    return np.array([[x, -y], [y, x]])
 
 
 @functools.cache
