@@ -30,4 +30,5 @@ def r1_penalty(grad_images: jax.Array) -> jax.Array:
 
     Mescheder et al. 2018 (arXiv 1801.04406), equation 9; the caller multiplies by gamma / 2.
     """
+    grad_images = grad_images.astype(jnp.promote_types(grad_images.dtype, jnp.float32))
     return jnp.sum(jnp.square(grad_images), range(1, grad_images.ndim))

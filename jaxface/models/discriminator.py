@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from jaxface.errors import nearest
 from jaxface.ops.filters import bias_act, downsample2d, setup_filter, upfirdn2d
@@ -339,65 +339,78 @@ class Loaded:
         )
 
 
-def _module(kwargs: Mapping) -> Discriminator:
-    fields = [f.name for f in dataclasses.fields(Discriminator) if f.name not in ("parent", "name")]
+def from_kwargs(kwargs: Mapping) -> Discriminator:
+    """The module that a snapshot's constructor arguments describe.
+
+    Raises:
+      ValueError: an argument that the discriminator does not have, or one it lacks.
+    """
+    fields = {f.name for f in dataclasses.fields(Discriminator)} - {"parent", "name"}
     for name in kwargs:
         if name not in fields:
-            raise ValueError(
-                f"discriminator argument {name!r} is not known.{nearest(name, fields)}"
-            )
+            raise ValueError(f"the discriminator has no argument {name!r}.{nearest(name, fields)}")
+    missing = {"c_dim", "img_resolution", "img_channels"} - set(kwargs)
+    if missing:
+        raise ValueError(f"discriminator arguments are missing: {', '.join(sorted(missing))}")
     return Discriminator(**kwargs)
+
+
+def _expected(kwargs: Mapping) -> tuple[dict, dict[str, np.ndarray]]:
+    """{name: shape} of the parameters, and the constant filters that snapshots keep beside them."""
+    module = from_kwargs(kwargs)
+    image = jnp.zeros([1, module.img_resolution, module.img_resolution, module.img_channels])
+    label = jnp.zeros([1, module.c_dim])
+    params = jax.eval_shape(module.init, jax.random.key(0), image, label)["params"]
+    shapes = {k: v.shape for k, v in traverse_util.flatten_dict(params, sep=".").items()}
+    convolutions = {name.rsplit(".", 1)[0] for name, shape in shapes.items() if len(shape) == 4}
+    owners = convolutions | {name.split(".")[0] for name in convolutions} - {"b4"}
+    return shapes, {f"{owner}.resample_filter": setup_filter([1, 3, 3, 1]) for owner in owners}
 
 
 def from_state_dict(kwargs: Mapping, arrays: Mapping[str, np.ndarray]) -> Loaded:
     """A discriminator from a snapshot's constructor arguments and named arrays.
 
     Raises:
-      ValueError: lists every missing and unknown name and every shape that differs.
+      ValueError: arguments or arrays that do not fit; see `params_from_state_dict`.
     """
-    return Loaded(_module(kwargs), {"params": params_from_state_dict(kwargs, arrays)})
+    return Loaded(from_kwargs(kwargs), params_from_state_dict(kwargs, arrays))
 
 
 def params_from_state_dict(kwargs: Mapping, arrays: Mapping[str, np.ndarray]) -> dict:
-    """Named arrays ("b32.conv0.weight") -> Linen parameters; errors as `from_state_dict`.
+    """Named arrays of a snapshot -> variables {"params"}.
 
-    The constant resampling filters among the arrays are checked and left out.
+    Args:
+      kwargs: the snapshot's constructor arguments.
+      arrays: names as `b32.conv0.weight`. The constant resampling filters may be absent; where
+        present they must be [1, 3, 3, 1].
+
+    Raises:
+      ValueError: lists every name that is missing, left over or of another shape.
     """
-    module = _module(kwargs)
-    image = jnp.zeros([1, module.img_resolution, module.img_resolution, module.img_channels])
-    label = jnp.zeros([1, module.c_dim])
-    shapes = jax.eval_shape(module.init, jax.random.key(0), image, label)["params"]
-    shapes = flax.traverse_util.flatten_dict(shapes, sep=".")
-    filters = _filters(shapes)
-    wrong = [f"missing: {name} {leaf.shape}" for name, leaf in shapes.items() if name not in arrays]
+    shapes, filters = _expected(kwargs)
+    problems = [f"{name}: missing" for name in shapes if name not in arrays]
     for name, array in arrays.items():
-        if name in shapes and array.shape != shapes[name].shape:
-            wrong.append(f"{name}: {array.shape} given, {shapes[name].shape} in this network")
-        elif name in filters and not (
-            array.shape == filters[name].shape and np.allclose(array, filters[name], atol=1e-5)
-        ):
-            wrong.append(f"{name}: not the [1, 3, 3, 1] filter of this network")
-        elif name not in shapes and name not in filters:
-            wrong.append(f"not in this network: {name} {array.shape}")
-    if wrong:
-        raise ValueError("arrays do not fit this discriminator:\n  " + "\n  ".join(wrong))
+        if name in filters:
+            made = filters[name]
+            if np.shape(array) != made.shape or np.abs(array - made).max() > 1e-5 * made.max():
+                problems.append(f"{name}: not the [1, 3, 3, 1] filter of this discriminator")
+        elif name not in shapes:
+            problems.append(f"{name}: not used")
+        elif np.shape(array) != shapes[name]:
+            problems.append(f"{name}: has shape {np.shape(array)}, wanted {shapes[name]}")
+    if problems:
+        raise ValueError(
+            f"{len(problems)} array(s) do not fit the discriminator's arguments:\n  "
+            + "\n  ".join(problems)
+        )
     params = {name: jnp.asarray(arrays[name]) for name in shapes}
-    return flax.traverse_util.unflatten_dict(params, sep=".")
+    return {"params": traverse_util.unflatten_dict(params, sep=".")}
 
 
-def _filters(names) -> dict[str, np.ndarray]:
-    """The constant filters that a snapshot keeps beside parameters of these names."""
-    owners = {name.rsplit(".", 1)[0] for name in names}
-    owners = {owner for owner in owners if not re.search(r"^mapping|\.(fc|out)$", owner)}
-    owners |= {owner.split(".")[0] for owner in owners} - {"b4"}
-    return {f"{owner}.resample_filter": setup_filter([1, 3, 3, 1]) for owner in owners}
-
-
-def to_state_dict(params: Mapping) -> dict[str, np.ndarray]:
-    """Linen parameters -> the named arrays of a snapshot, constant filters included."""
-    arrays = flax.traverse_util.flatten_dict(params, sep=".")
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    return arrays | _filters(arrays)
+def to_state_dict(kwargs: Mapping, variables: Mapping) -> dict[str, np.ndarray]:
+    """The inverse of `params_from_state_dict`, filters included."""
+    params = traverse_util.flatten_dict(variables["params"], sep=".")
+    return {name: np.asarray(array) for name, array in params.items()} | _expected(kwargs)[1]
 
 
 def trainable_mask(params: Mapping, freeze_layers: int = 0) -> dict:
@@ -412,4 +425,4 @@ def trainable_mask(params: Mapping, freeze_layers: int = 0) -> dict:
     blocks = sorted((b for b in params if re.fullmatch(r"b\d+", b)), key=lambda b: -int(b[1:]))
     layers = [(b, layer) for b in blocks for layer in _BLOCK_LAYERS if layer in params[b]]
     frozen = set(layers[:freeze_layers])
-    return flax.traverse_util.path_aware_map(lambda path, _: tuple(path[:2]) not in frozen, params)
+    return traverse_util.path_aware_map(lambda path, _: tuple(path[:2]) not in frozen, params)
