@@ -121,7 +121,9 @@ def kid_interval(
     draws_a, draws_b = people.draws(resamples, rng), images.draws(resamples, rng)
     between = ((draws_a @ people.sums(images)) * draws_b).sum(1)
     between /= (draws_a @ people.sizes) * (draws_b @ images.sizes)
-    replicates = people.self_similarity(draws_a) + images.self_similarity(draws_b) - 2 * between
+    with np.errstate(invalid="ignore"):  # one image drawn again and again has no pair: left out
+        replicates = people.self_similarity(draws_a) + images.self_similarity(draws_b) - 2 * between
+    replicates = replicates[np.isfinite(replicates)]
     tail = 50 * (1 - confidence)
     low, high = np.percentile(replicates, [tail, 100 - tail])
     return Interval(kid(a, b), float(low), float(high), people.people)
