@@ -19,6 +19,8 @@ DATA = "data"  # the one mesh axis: batches are split along it, states are repli
 
 def initialize(coordinator: str | None, process_id: int | None, process_count: int | None) -> None:
     """Joins the other processes of a pod or cluster; with no arguments JAX finds them itself."""
+    # Its handler would take SIGTERM away from jaxface.preemption, which answers in every phase.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(coordinator, process_count, process_id)
 
 
