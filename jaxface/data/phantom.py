@@ -1,0 +1,134 @@
+"""Rendered people as tfds records: what the builders of phantoms share.
+
+The data are embedded in the project and stand where a user's folder of photographs goes. They are
+stylised: what is measured on them tells whether a method works, and nothing about patients.
+"""
+
+import inspect
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from PIL import Image
+
+from jaxface import terminal
+from jaxface.data import base
+from jaxface.errors import UserError
+from jaxface.phantom.render import draw_subject, draw_view, render
+
+VERSION = "1.0.0"  # of the pictures: a new one rebuilds the data
+_SEEDS = 1 << 24  # people a seed can draw of each kind
+
+
+def config_for(
+    resolution: int = 64, num_subjects: int | None = None, seed: int = 0, channels: int = 3
+) -> base.FaceConfig:
+    """Settings whose name tells everything that the records depend on.
+
+    Args:
+      resolution: side in px, a power of two of at least 16.
+      num_subjects: people, each photographed once; None for the data set's own number.
+      seed: other seeds draw other people.
+      channels: 3 color, 1 gray.
+    """
+    kind = "color" if channels == 3 else "gray"
+    people = f"{num_subjects}people" if num_subjects else "all"
+    return base.FaceConfig(
+        name=f"{resolution}px-{kind}-{people}-seed{seed}",
+        resolution=resolution,
+        num_subjects=num_subjects,
+        seed=seed,
+        channels=channels,
+    )
+
+
+class PhantomBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Renders `num_subjects` people, one photograph each."""
+
+    VERSION = tfds.core.Version(VERSION)
+    BUILDER_CONFIGS = []
+    CLEFT = False
+    PREFIX = ""  # of the people's names: no name occurs in two data sets
+    NUM_SUBJECTS = 0
+
+    def __init__(self, *, config: base.FaceConfig | None = None, **kwargs):
+        super().__init__(config=config or config_for(), **kwargs)
+
+    @classmethod
+    def settle(cls, run) -> base.FaceConfig:
+        """Settings of the build that a run's config asks for."""
+        return config_for(run.resolution, run.num_subjects or None, channels=run.channels)
+
+    @tfds.core.utils.classproperty
+    @classmethod
+    def code_path(cls) -> epath.Path:
+        # tfds 4.9.10 would look it up with importlib_resources, which it does not require.
+        return epath.Path(inspect.getfile(cls))
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self, description=inspect.getdoc(self).split("\n")[0], features=base.features()
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager
+        config = self.builder_config
+        _check(config)
+        count = config.num_subjects or self.NUM_SUBJECTS
+        splits = {}
+        for number in range(1, count + 1):
+            name = f"{self.PREFIX}{number:04d}"
+            splits.setdefault(base.split_of(name), []).append((number, name))
+        progress = terminal.Progress(f"rendering {self.name}", count, unit="face")
+        done = 0
+
+        def records(people: list[tuple[int, str]]) -> Iterator[tuple[str, dict]]:
+            nonlocal done
+            for number, name in people:
+                if not done:
+                    progress.__enter__()
+                yield name, self._record(number, name)
+                done += 1
+                progress.update(done)
+                if done == count:
+                    progress.__exit__(None, None, None)
+
+        return {split: records(people) for split, people in splits.items()}
+
+    def _generate_examples(self, people):
+        raise NotImplementedError("_split_generators gives the records themselves")
+
+    def _record(self, number: int, name: str) -> dict:
+        config = self.builder_config
+        seed = (2 * config.seed + self.CLEFT) * _SEEDS + number
+        subject = draw_subject(seed, cleft=self.CLEFT)
+        fine = max(2, min(4, 192 // config.resolution))
+        image = render(subject, draw_view(seed), config.resolution, supersample=fine).image
+        if config.channels == 1:
+            image = np.asarray(Image.fromarray(image).convert("L"))
+        return {
+            "image": base.encode_png(image),
+            "id": name,
+            "subject": name,
+            "severity": np.float32(subject.severity),
+            "side": subject.side,
+        }
+
+
+def _check(config: base.FaceConfig) -> None:
+    resolution = config.resolution
+    if resolution < 16 or resolution & (resolution - 1):
+        powers = sorted((2**n for n in range(4, 12)), key=lambda n: abs(n - resolution))[:2]
+        raise UserError(
+            f"config.resolution={resolution}: a phantom's side is a power of two of at least 16 px, "
+            f"use {min(powers)} or {max(powers)}."
+        )
+    if config.channels not in (1, 3):
+        raise UserError(f"config.channels={config.channels}: use 3 (color) or 1 (gray).")
+    if config.num_subjects is not None and not 0 <= config.num_subjects < _SEEDS:
+        raise UserError(
+            f"config.num_subjects={config.num_subjects}: a phantom has 1 to {_SEEDS - 1} people."
+        )
+    if config.seed < 0:
+        raise UserError(f"config.seed={config.seed}: a phantom's seed is 0 or more.")
