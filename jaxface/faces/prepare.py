@@ -26,7 +26,8 @@ CHUNK = 16  # pictures in memory at their full size, and the detector's batch
 # and origins, brightness is lifted from their 103 to 120.
 SKIN_MEAN = (150.0, 113.0, 95.0)
 SKIN_STD = (48.0, 42.0, 38.0)
-GAINS = (0.7, 1.4)  # a channel's contrast is not changed beyond these
+GAINS = (0.5, 2.0)  # a channel's brightness is not changed beyond these
+CONTRAST = (0.8, 1.2)  # nor the contrast: flat light is no fault of the camera
 BLUR = 0.02  # standard deviation in sides of the picture (20 px at 1024)
 
 
@@ -90,21 +91,24 @@ def adjust_color(
 ) -> np.ndarray:
     """Moves the picture's colors so that its skin comes nearer to a reference.
 
-    uint8 [H, W, 3] -> same. Each channel is changed linearly so that its mean and standard deviation
-    over `mask` (bool [H, W]) go the share `strength` of the way to `mean` and `std` (0..255). Half
-    the way by default: the camera's white balance and exposure shrink by half, and people keep most
-    of the difference in the color of their skin. (Grey-world would take that color for the light's.)
-    A picture without color stays without.
+    uint8 [H, W, 3] -> same. A gain for each channel (white balance and exposure) brings the mean over
+    `mask` (bool [H, W]) the share `strength` of the way to `mean` (0..255), as a ratio; then one
+    contrast for all channels, about that mean, does the same for the standard deviations' mean. Half
+    the way by default: what the camera adds shrinks by half, and people keep most of the difference
+    in the color of their skin. (Grey-world would take that color for the light's.) A picture without
+    color stays without.
     """
     skin = image_u8[mask].astype(np.float64)
     if not len(skin):
         return image_u8
-    mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    mean = np.asarray(mean, np.float64)
     if np.ptp(skin, axis=1).max() < 3:
-        mean, std = np.full(3, mean.mean()), np.full(3, std.mean())
-    center = skin.mean(axis=0)
-    gain = np.clip(1 + strength * (std / np.maximum(skin.std(axis=0), 1.0) - 1), *GAINS)
-    moved = (image_u8 - center) * gain + center + strength * (mean - center)
+        mean = np.full(3, mean.mean())
+    gain = np.clip((mean / np.maximum(skin.mean(axis=0), 1)) ** strength, *GAINS)
+    center = gain * skin.mean(axis=0)
+    spread = np.mean(gain * skin.std(axis=0))
+    contrast = np.clip((np.mean(std) / max(spread, 1)) ** strength, *CONTRAST)
+    moved = contrast * (gain * image_u8 - center) + center
     return np.clip(np.rint(moved), 0, 255).astype(np.uint8)
 
 
