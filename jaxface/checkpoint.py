@@ -144,7 +144,7 @@ class Checkpoints:
         free = _free(self.directory)
         return (
             f"step {step} could not be saved in {self.directory}: {cause} (needs up to "
-            f"{_size(needed)}, free {_size(free)}: {needed} and {free} bytes). "
+            f"{needed:,} bytes, {free:,} are free). "
             + (f"Checkpoint {kept[-1]} is kept." if kept else "There is no earlier checkpoint.")
         )
 
@@ -365,9 +365,8 @@ def check_space(directory: str | os.PathLike, needed: int) -> None:
     free = _free(directory)
     if free + held < needed:
         raise UserError(
-            f"{directory}: checkpoints need {_size(needed - held)} more and {_size(free)} are free "
-            f"({needed - held} and {free} bytes): free some, choose a --workdir on a larger disk or "
-            "lower config.keep."
+            f"{directory}: checkpoints need {needed - held:,} bytes more and {free:,} are free: "
+            "free some, choose a --workdir on a larger disk or lower config.keep."
         )
 
 
@@ -468,7 +467,7 @@ def _read(path: pathlib.Path, manifest: dict) -> tuple[dict, dict]:
     needed = sum(_bytes(entry) for entry in leaves.values())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
-        raise Damaged(f"{MANIFEST} asks for {_size(needed)} of memory, more than there is")
+        raise Damaged(f"{MANIFEST} asks for {needed:,} bytes of memory, more than there is")
     # Shapes and dtypes come from the manifest, never from what the array files say of themselves.
     blank = {
         name: np.broadcast_to(np.zeros([], entry["dtype"]), entry["shape"])
@@ -584,7 +583,3 @@ def _is_full(error: BaseException | None) -> bool:
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB"

@@ -211,9 +211,9 @@ class Preemption:
             step, state = self._offered
             failure = self._save(step, state)
         except Exception as error:
-            failure = error
+            failure = f"the newest step could not be saved ({error})."
         if failure:
-            return f"Stopped while {doing}: the newest step could not be saved ({failure})."
+            return f"Stopped while {doing}: {failure}"
         return f"Stopped while {doing}: step {step} is saved. The same command continues it."
 
 
