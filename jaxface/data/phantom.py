@@ -4,12 +4,10 @@ The data are embedded in the project and stand where a user's folder of photogra
 stylised: what is measured on them tells whether a method works, and nothing about patients.
 """
 
-import inspect
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 from PIL import Image
 
 from jaxface import terminal
@@ -43,11 +41,10 @@ def config_for(
     )
 
 
-class PhantomBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class PhantomBuilder(base.FaceBuilder, skip_registration=True):
     """Renders `num_subjects` people, one photograph each."""
 
     VERSION = tfds.core.Version(VERSION)
-    BUILDER_CONFIGS = []
     CLEFT = False
     PREFIX = ""  # of the people's names: no name occurs in two data sets
     NUM_SUBJECTS = 0
@@ -59,17 +56,6 @@ class PhantomBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def settle(cls, run) -> base.FaceConfig:
         """Settings of the build that a run's config asks for."""
         return config_for(run.resolution, run.num_subjects or None, channels=run.channels)
-
-    @tfds.core.utils.classproperty
-    @classmethod
-    def code_path(cls) -> epath.Path:
-        # tfds 4.9.10 would look it up with importlib_resources, which it does not require.
-        return epath.Path(inspect.getfile(cls))
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self, description=inspect.getdoc(self).split("\n")[0], features=base.features()
-        )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         del dl_manager
@@ -95,9 +81,6 @@ class PhantomBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     progress.__exit__(None, None, None)
 
         return {split: records(people) for split, people in splits.items()}
-
-    def _generate_examples(self, people):
-        raise NotImplementedError("_split_generators gives the records themselves")
 
     def _record(self, number: int, name: str) -> dict:
         config = self.builder_config

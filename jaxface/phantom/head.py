@@ -29,13 +29,14 @@ class Head:
     rest: np.ndarray  # [V, 3]
     faces: np.ndarray  # int [F, 3]
     groups: np.ndarray  # int [F]
-    targets: np.ndarray  # [K, V * 3] displacement at full strength
+    targets: sparse.csr_matrix  # [V * 3, K] displacement at full strength
     names: dict[str, int]  # of the targets
     incidence: sparse.csr_matrix  # [V, F]: 1 where a triangle has the vertex
     curtain: slice  # vertices of long hair
     cloth: slice  # vertices of the clothing
     directions: np.ndarray  # [D, 3] unit vectors
     visible: np.ndarray  # [V, D] share of the light from a direction that reaches a vertex
+    sky: np.ndarray  # [V] share of even light from all around that reaches a vertex
 
 
 @functools.cache
@@ -80,17 +81,26 @@ def load() -> Head:
     directions = _directions(NUM_DIRECTIONS)
     typical = rest + _typical(targets, names)
     visible = _bake(typical, faces, groups, directions)
+    facing = np.clip(_normals(typical, faces, incidence) @ directions.T, 0, None)
+    sky = (visible * facing).sum(1) / np.maximum(facing.sum(1), 1e-6)
+    flat = sparse.csr_matrix(targets.reshape(len(names), -1).T)
     return Head(
-        rest, faces, groups, targets.reshape(len(names), -1), names, incidence, *parts, directions,
-        visible,
+        rest, faces, groups, flat, names, incidence, *parts, directions, visible,
+        sky.astype(np.float32),
     )  # fmt: skip
 
 
 def normals(head: Head, vertices: np.ndarray) -> np.ndarray:
     """Unit normals [V, 3], area-weighted means of the triangles around each vertex."""
-    a, b, c = (vertices[head.faces[:, k]] for k in range(3))
-    total = head.incidence @ np.cross(b - a, c - a)
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    return _normals(vertices, head.faces, head.incidence)
+
+
+def _normals(vertices, faces, incidence):
+    a, b, c = (vertices[faces[:, k]].T for k in range(3))
+    u, v = b - a, c - a
+    cross = [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]]
+    total = incidence @ np.stack(cross, 1)
+    return total / np.maximum(np.sqrt(np.einsum("vk,vk->v", total, total)), 1e-12)[:, None]
 
 
 def curtain(end: float, volume: float = 0.0, part: float = 0.0) -> np.ndarray:

@@ -94,7 +94,7 @@ def _skin(subject, rest, around):
     color *= 1 - rosy[:, None] * np.array([0.02, 0.26, 0.22], np.float32)
 
     hair_color = np.array(subject.hair_color, np.float32)
-    near = np.flatnonzero(front & (ax < 0.62) & (y > 6.1) & (y < 8.0))
+    near = np.flatnonzero((z > 0.62) & (ax < 0.8) & (y > 6.1) & (y < 8.0))
     color[near], gloss[near] = _features(subject, rest[near], color[near], gloss[near], hair_color)
 
     depth = hair_depth(subject, rest) + 0.02 * _look_up("strand", around, y * 0.1, subject.seed)
@@ -110,7 +110,7 @@ def _features(subject, rest, color, gloss, hair_color):
     ax = np.abs(x)
     furrow = subject.age**1.5
     if furrow > 0.05:
-        fold = ax - np.interp(y, [6.55, 6.75, 6.95], [0.33, 0.27, 0.19])
+        fold = ax - _interp(y, [6.55, 6.75, 6.95], [0.33, 0.27, 0.19])
         lines = 0.5 * np.exp(-((fold / 0.02) ** 2)) * (y > 6.55) * (y < 6.95)
         lines += (
             0.4
@@ -124,16 +124,16 @@ def _features(subject, rest, color, gloss, hair_color):
         color = color * (1 - 0.5 * furrow * np.clip(lines, 0, 1))[:, None]
 
     if subject.beard > 0:
-        cheek = np.interp(ax, [0.0, 0.25, 0.4, 0.62], [6.50, 6.60, 6.72, 7.1])
+        cheek = _interp(ax, [0, 0.22, 0.3, 0.42, 0.62, 0.75], [6.47, 6.56, 6.76, 6.80, 7.02, 7.25])
         chin = _step((cheek - y) / 0.08) * _step((y - 6.12) / 0.06)
-        moustache = _step((6.79 - y) / 0.03) * _step((y - 6.64) / 0.03) * _step((0.29 - ax) / 0.05)
+        moustache = _step((6.79 - y) / 0.03) * _step((y - 6.64) / 0.03) * _step((0.33 - ax) / 0.05)
         grain = 0.85 + 0.15 * _look_up("strand", x * 1.7, y * 0.6, subject.seed)
         cover = np.maximum(chin, moustache) * np.clip(grain, 0, 1) * (0.15 + 0.75 * subject.beard)
         color = _mix(color, hair_color * 0.6, np.clip(cover, 0, 0.92))
 
     arch = 0.045 - 0.02 * subject.sex
     t = np.clip((ax - 0.13) / 0.37, 0, 1)
-    middle = 7.455 + arch * np.sin(np.pi * np.clip(t * 0.95, 0, 1) ** 1.3) - 0.01 * t
+    middle = 7.46 + arch * (np.sin(np.pi * (0.15 + 0.8 * t)) - 0.3)
     half = (0.017 + 0.023 * subject.brow_thickness) * (1 - 0.65 * t**2)
     brow = _step((half - np.abs(y - middle)) / 0.016 + 0.5)
     brow *= _step((ax - 0.115) / 0.04) * _step((0.52 - ax) / 0.06)
@@ -150,10 +150,10 @@ def _features(subject, rest, color, gloss, hair_color):
     )
 
     lips = lip_color(subject)
-    upper = np.interp(
+    upper = _interp(
         ax, [0, 0.04, 0.085, 0.15, 0.21, 0.265], [6.677, 6.687, 6.701, 6.682, 6.65, 6.612]
     )
-    lower = np.interp(ax, [0, 0.10, 0.16, 0.22, 0.265], [6.487, 6.497, 6.522, 6.566, 6.612])
+    lower = _interp(ax, [0, 0.10, 0.16, 0.22, 0.265], [6.487, 6.497, 6.522, 6.566, 6.612])
     lip = (
         _step(np.minimum(upper - y, y - lower) / 0.014 + 0.5)
         * _step((0.268 - ax) / 0.02)
@@ -177,7 +177,7 @@ def _cleft(subject, x, y, z, color, gloss, lips):
     beyond = np.abs(offset) - half
     rim_width = 0.012 + 0.028 * subject.severity
     rim = _step((rim_width - beyond) / 0.012) * _step((top + 0.01 - y) / 0.02 + 0.5) * front
-    edge = 0.5 * lips * np.float32([1, 0.7, 0.7]) + np.float32([0.20, 0.04, 0.04])
+    edge = 0.5 * lips * np.float32([1, 0.7, 0.7]) + np.float32([0.28, 0.06, 0.055])
     color = _mix(color, edge, 0.95 * rim)
     inside = _step(-beyond / 0.008 + 0.5) * _step((top - y) / 0.01 + 0.5) * front
     core = np.clip(1 - np.abs(offset) / np.maximum(half, 1e-6), 0, 1)[:, None]
@@ -203,6 +203,10 @@ def _eye(subject, rest):
     color = color * (1 - 0.5 * lid)[:, None]
     glint = _step((0.09 - np.hypot(place[:, 0] - 0.13, place[:, 1] - 0.16)) / 0.04)
     return _mix(color, np.float32([0.9] * 3), glint)
+
+
+def _interp(x, at, values):
+    return np.interp(x, at, values).astype(np.float32)
 
 
 def _bump(*terms):

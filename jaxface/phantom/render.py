@@ -62,7 +62,7 @@ def render(subject: Subject, view: View, size: int, supersample: int = 2) -> Pic
     pixel, face, weights = rasterize(points, head.faces, large)
 
     normal = heads.normals(head, vertices) @ turn.T
-    light = _reach(head, normal, turn, view)
+    light = _reach(head, turn, view)
     attributes = np.concatenate([head.rest, normal, light], 1).astype(np.float32)
     at = np.einsum("nk,nkc->nc", weights, attributes[head.faces[face]])
     color, gloss = paint.paint(subject, at[:, :3], head.groups[face])
@@ -95,7 +95,7 @@ def _project(head, vertices, turn, view):
     groups = {}
     for name, side in (("left_eye", 1), ("right_eye", -1)):
         groups[name] = np.flatnonzero(
-            np.linalg.norm(rest - (heads.EYE + [0, 0, 0.10]) * [side, 1, 1], axis=1) < 0.09
+            ((rest - (heads.EYE + [0, 0, 0.10]) * [side, 1, 1]) ** 2).sum(1) < 0.09**2
         )
     skin = rest[: head.curtain.start]
     for name, place in _PLACES.items():
@@ -130,19 +130,17 @@ def _project(head, vertices, turn, view):
     return points, {name: points[index, :2].mean(0) for name, index in groups.items()}
 
 
-def _reach(head, normal, turn, view):
+def _reach(head, turn, view):
     """How much ambient light and how much of each light reaches a vertex [V, 1 + L]."""
-    facing = np.clip(normal @ (turn @ head.directions.T), 0, None)
-    reach = [(head.visible * facing).sum(1) / np.maximum(facing.sum(1), 1e-6)]
-    for direction, _ in view.lights:
-        toward = _unit(direction) @ turn
-        share = np.exp(30 * (head.directions @ toward - 1))
-        reach.append(head.visible @ (share / share.sum()).astype(np.float32))
-    return np.stack(reach, 1)
+    share = [np.exp(30 * (head.directions @ (_unit(way) @ turn) - 1)) for way, _ in view.lights]
+    share = [(part / part.sum()).astype(np.float32) for part in share]
+    # einsum and not @: a thread pool for so small a product costs more than it saves.
+    arrives = np.einsum("vd,ld->vl", head.visible, np.stack(share))
+    return np.concatenate([head.sky[:, None], arrives], 1)
 
 
 def _shade(color, gloss, normal, reach, view):
-    normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
+    normal = normal / np.sqrt(np.einsum("nk,nk->n", normal, normal) + 1e-12)[:, None]
     open_sky = 0.15 + 0.85 * reach[:, :1]
     light = np.float32(view.ambient) * open_sky * (0.85 + 0.15 * normal[:, 1:2])
     shine = np.zeros((len(color), 3), np.float32)

@@ -37,8 +37,7 @@ def build(subject: Subject) -> np.ndarray:
                 add((more if weight > 0 else less).replace("*", side), abs(weight))
     for name, weight in SMILE.items():
         add(name, weight * subject.smile)
-    used = np.flatnonzero(weights)
-    vertices = head.rest + (weights[used] @ head.targets[used]).reshape(-1, 3)
+    vertices = head.rest + (head.targets @ weights).reshape(-1, 3)
 
     skin = slice(0, head.curtain.start)
     rest = head.rest[skin]
@@ -71,7 +70,7 @@ def hair_depth(subject: Subject, rest: np.ndarray) -> np.ndarray:
     y = np.array([6.45, 6.6, 7.3, 7.42, 7.42, 7.12, 7.16, 7.55, 7.84, 7.93, 7.95, 7.95])
     y = y + fringe * np.clip((z - 0.8) / 0.3, 0, 1)
     y = y + bare * np.interp(z, [0.0, 0.6, 0.9, 1.2], [0.0, 0.3, 0.9, 0.9])
-    return rest[..., 1] - np.interp(rest[..., 2], z, y)
+    return rest[..., 1] - np.interp(rest[..., 2], z, y).astype(rest.dtype)
 
 
 def gap(subject: Subject, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -85,7 +84,7 @@ def gap(subject: Subject, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.
     along = np.clip((y - LIP_BOTTOM) / reach, 0, 1)
     middle = GAP_BOTTOM + (NOSTRIL[0] - GAP_BOTTOM) * along
     taper = np.clip((top - y) / (top - LIP_BOTTOM), 0, 1)
-    half = (0.016 + 0.062 * severity) * taper**0.8 + 0.03 * max(severity - 0.45, 0) * (1 - taper)
+    half = (0.012 + 0.075 * severity) * taper**0.8 + 0.03 * max(severity - 0.45, 0) * (1 - taper)
     return x - middle, half, top
 
 
@@ -101,7 +100,7 @@ def cleft_displacement(rest: np.ndarray, subject: Subject) -> np.ndarray:
 
     beside = np.exp(-((offset / 0.11) ** 2)) * near
     free = np.clip((6.77 - y) / 0.16, 0, 1)
-    apart = severity * (0.02 + 0.05 * free) * np.tanh(offset / 0.025) * beside
+    apart = severity * (0.02 + 0.07 * free) * np.tanh(offset / 0.025) * beside
     lift = 0.075 * severity * np.exp(-((offset / 0.07) ** 2)) * free * near
     deep = -0.07 * severity * np.exp(-((offset / (half + 0.015)) ** 2)) * near
 
