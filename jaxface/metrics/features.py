@@ -28,13 +28,17 @@ def _network() -> mobilenet.Loaded:
     return mobilenet.from_state_dict({}, assets.load("mobilenet_v2_f16"))
 
 
-@functools.partial(jax.jit, static_argnames=("module", "side"))
-def _features(module, variables, images, side):
+def _canvas(images: jax.Array, side: int) -> jax.Array:
+    """uint8 [N, H, W, 1 or 3] -> [N, side, side, 3] in [-1, 1], over- and undershoots kept."""
     n, _, _, channels = images.shape
     x = images.astype(jnp.float32)
     x = jax.image.resize(x, (n, side, side, channels), "bicubic", antialias=True)
-    x = jnp.broadcast_to(x, (n, side, side, 3))
-    return module.apply(variables, x / 127.5 - 1)
+    return jnp.broadcast_to(x, (n, side, side, 3)) / 127.5 - 1
+
+
+@functools.partial(jax.jit, static_argnames=("module", "side"))
+def _features(module, variables, images, side):
+    return module.apply(variables, _canvas(images, side))
 
 
 def mobilenet_features(images: np.ndarray, batch: int = 32) -> np.ndarray:

@@ -428,8 +428,8 @@ def _about(folder: pathlib.Path, page: dict) -> dict:
     else:
         warning = (
             "Research software, not a medical device. Numbers hold for the pictures they were measured "
-            "on, and generated faces show no real person. Check that they copy none before they leave "
-            "your hands."
+            "on. Generated faces are meant to show no real person: look at their nearest photographs "
+            "before any of them leaves your hands."
         )
     on = []
     if experiment:

@@ -47,6 +47,14 @@ def test_equals_are_below_the_floor_and_strangers_above(simple_features):
     assert simple_features.count(60) == 1  # of the reals, once
 
 
+def test_nobody_is_in_both_halves_of_the_floor():
+    # Of ten people six equal photographs each: halves that share people would be all alike.
+    reals, subjects = draw(10, 0).repeat(6, axis=0), np.arange(10).repeat(6)
+    by_people = judge.against(reals, subjects, draw(20, 1))["kid_noise_floor"].value
+    by_image = judge.against(reals, np.arange(60), draw(20, 1))["kid_noise_floor"].value
+    assert by_people > 3 * by_image
+
+
 def test_few_people_leave_out_what_they_cannot_tell():
     results = judge.against(draw(3, 0), np.arange(3), draw(5, 1))
     assert results.keys() == {"kid_mobilenetv2", "fd_mobilenetv2"}
