@@ -140,7 +140,7 @@ class Checkpoints:
 
     def _why(self, step: int, error: Exception, needed: int) -> str:
         kept = self.steps()
-        cause = "the disk is full" if _is_full(error) else _first_line(error)
+        cause = "the disk is full" if _is_full(error) else _cause(error)
         free = _free(self.directory)
         return (
             f"step {step} could not be saved in {self.directory}: {cause} (needs up to "
@@ -481,7 +481,7 @@ def _read(path: pathlib.Path, manifest: dict) -> tuple[dict, dict]:
     except MemoryError:
         raise
     except Exception as error:
-        raise Damaged(f"Orbax cannot read it ({_first_line(error)})") from None
+        raise Damaged(f"Orbax cannot read it ({_cause(error)})") from None
     arrays = blank | flax.traverse_util.flatten_dict(restored.state, sep="/")
     for name, entry in leaves.items():
         arrays[name] = np.asarray(arrays[name])
@@ -580,6 +580,10 @@ def _is_full(error: BaseException | None) -> bool:
     return False
 
 
-def _first_line(error: Exception) -> str:
+def _cause(error: Exception) -> str:
+    """The system's words in an error, which TensorStore hides in a paragraph; else its first line."""
     text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    causes = [os.strerror(n) for n in errno.errorcode if os.strerror(n) in text]
+    if isinstance(error, OSError):
+        causes = []
+    return ", ".join(causes) or (text.splitlines() or [type(error).__name__])[0][:300]
