@@ -133,7 +133,7 @@ class View:
 def draw_subject(seed: int, cleft: bool = False) -> Subject:
     """Draws a person; the same seed gives the same person, with or without a cleft.
 
-    With `cleft`, severity is Beta(1.6, 1.6) stretched over 0.1..1 (mean 0.55) and the side is left
+    With `cleft`, severity is Beta(1.5, 1.8) stretched over 0.1..1 (mean 0.51) and the side is left
     twice as often as right. Severity is independent of everything else.
     """
     rng = np.random.default_rng([seed, 1])
@@ -183,7 +183,7 @@ def draw_subject(seed: int, cleft: bool = False) -> Subject:
     if not cleft:
         return subject
     rng = np.random.default_rng([seed, 2])
-    severity = 0.1 + 0.9 * rng.beta(1.6, 1.6)
+    severity = 0.1 + 0.9 * rng.beta(1.5, 1.8)
     side = "left" if rng.uniform() < LEFT_CLEFTS else "right"
     return dataclasses.replace(subject, severity=float(severity), side=side)
 
