@@ -48,18 +48,23 @@ def usage() -> str:
 def define_flags():
     from absl import flags
 
-    flags.DEFINE_string("experiment", None, "NAME or NAME:SCALE")
-    flags.DEFINE_string("mode", "train", ", ".join(MODES))
-    flags.DEFINE_string("workdir", None, "folder of the run")
-    flags.DEFINE_string("data_dir", "", "a user's folder of photographs")
-    flags.DEFINE_string("init_from", None, "workdir, checkpoint, .npz, shipped base, or none")
-    flags.DEFINE_bool("dry_run", False, "print what would be run and stop")
-    flags.DEFINE_integer("num", 64, "pictures of --mode=sample", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "seed of --mode=sample")
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0")
-    flags.DEFINE_integer("process_id", None, "number of this process")
-    flags.DEFINE_integer("process_count", None, "number of processes")
-    return flags.FLAGS
+    values = flags.FlagValues()
+    texts = {
+        "experiment": (None, "NAME or NAME:SCALE"),
+        "mode": ("train", ", ".join(MODES)),
+        "workdir": (None, "folder of the run"),
+        "data_dir": ("", "a user's folder of photographs"),
+        "init_from": (None, "workdir, checkpoint, .npz, shipped base, or none"),
+        "coordinator": (None, "HOST:PORT of process 0"),
+    }
+    for name, (default, text) in texts.items():
+        flags.DEFINE_string(name, default, text, flag_values=values)
+    flags.DEFINE_bool("dry_run", False, "print what would be run and stop", flag_values=values)
+    flags.DEFINE_integer("num", 64, "pictures to sample", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "seed of --mode=sample", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "number of this process", flag_values=values)
+    flags.DEFINE_integer("process_count", None, "number of processes", flag_values=values)
+    return values
 
 
 def read_config(module, scale: str, overrides: list[str]):
@@ -74,20 +79,22 @@ def read_config(module, scale: str, overrides: list[str]):
     config = dataclasses.replace(module.SCALES[scale])
     names = [field.name for field in dataclasses.fields(config)]
     for argument in overrides:
-        name, _, value = argument.lstrip("-").partition("=")
+        name, equals, _ = argument.lstrip("-").partition("=")
         field = name.removeprefix("config.")
         if not name.startswith("config.") or field not in names:
             known = [f"config.{n}" for n in names] + ["experiment", "mode", "workdir", "data_dir"]
             raise UserError(f"--{name} is no flag of this program.{nearest(name, known)}")
-        if not value:
+        if not equals:
             raise UserError(f"--{name} needs a value: --{name}=VALUE.")
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_dataclass("config", config, flag_values=values)
+    values, argv = flags.FlagValues(), ["launch.py", *overrides]
     try:
-        values(["launch.py", *overrides])
+        holder = config_flags.DEFINE_config_dataclass(
+            "config", config, flag_values=values, sys_argv=argv
+        )
+        values(argv)
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(f"{' '.join(overrides)}: {error}") from None
-    return config
+        raise UserError(str(error)) from None
+    return holder.value
 
 
 def join_processes(args) -> None:
@@ -157,7 +164,12 @@ def main(argv: list[str], preemption: Preemption) -> int:
         # A user's faces stay with the run; phantoms are shared by all runs of a user.
         local = workdir_path / "data" if config.data_dir else cache.folder() / "data"
         config.build_dir = str(local)
-    about = {"experiment": name, "scale": scale, "command": " ".join(["python", *argv])}
+    about = {
+        "experiment": name,
+        "scale": scale,
+        "title": experiments()[name],
+        "command": " ".join(["python", *argv]),
+    }
     networks, about["start"] = start.read(config.init_from)
     system = module.build(config, networks)
     workdir = Workdir(workdir_path, writes=jax.process_index() == 0)
@@ -175,24 +187,22 @@ def main(argv: list[str], preemption: Preemption) -> int:
     return status
 
 
-def run(argv: list[str]) -> int:
+def guarded(argv: list[str], preemption) -> int:
     """`main`, with what a user can cause told in one message instead of a traceback."""
-    with Preemption() as preemption:
-        from jaxface.errors import UserError
+    from jaxface.errors import UserError
 
-        try:
-            return main(argv, preemption)
-        except UserError as error:
-            print(f"\nerror: {error}", file=sys.stderr)
-            return 2
-        except BrokenPipeError:
-            return 1
-        except RuntimeError as error:
-            if type(error).__name__ != "Diverged":
-                raise
-            print(f"\nerror: {error}", file=sys.stderr)
-            return 1
+    try:
+        return main(argv, preemption)
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "Diverged":
+            raise
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv))
+    with Preemption() as answers_sigterm:
+        sys.exit(guarded(sys.argv, answers_sigterm))

@@ -44,6 +44,7 @@ class Figure(NamedTuple):
     images: np.ndarray  # uint8 [N, H, W, C]
     columns: int
     caption: str
+    photographs: bool = False  # whether training photographs are among them
 
 
 class System(NamedTuple):

@@ -52,7 +52,7 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
         resident = system.resident()
         resident_on_device = parallel.place_state(resident, mesh, config.compile)
         if system.preview:
-            workdir.add_figure("reals", system.preview(), {"content": "training photographs"})
+            workdir.add_figure("reals", system.preview(), {"data": config.data})
 
     # State: newest good checkpoint, else fresh, else fresh with the networks of --init_from.
     with preemption.phase("start"), workdir.clock("start"):
@@ -96,7 +96,11 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
                 return results
         return {}
 
-    preemption.can_save(lambda step, state: save(step, state, wait=True))
+    def save_and_tell(step, state):
+        save(step, state, wait=True)
+        return checkpoints.failure
+
+    preemption.can_save(save_and_tell, checkpoints.newest)
     step_fn = parallel.compile_step(system.train_step, mesh, config.compile)
     batches = iter(system.batches(start, jax.process_index(), jax.process_count()))
     if start == 0:

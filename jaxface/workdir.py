@@ -112,6 +112,9 @@ class Workdir:
         """Saves a grid as samples/<name>.png with its caption and provenance."""
         if not self.writes:
             return
+        if figure.photographs:
+            about = {k: v for k, v in about.items() if k != "synthetic"}
+            about["content"] = "training photographs, alone or beside generated faces"
         save_grid(figure.images, self.path / "samples" / f"{name}.png", figure.columns, about)
         file = self.path / "samples" / "captions.json"
         captions = json.loads(file.read_text()) if file.exists() else {}

@@ -7,7 +7,6 @@ cannot be used is left out, counted and listed by name in `left_out.csv` beside 
 
 import csv
 import hashlib
-import inspect
 import json
 import os
 import pathlib
@@ -15,8 +14,6 @@ import shutil
 from collections.abc import Iterator
 
 import numpy as np
-import tensorflow_datasets as tfds
-from etils import epath
 from PIL import Image
 
 from jaxface import terminal
@@ -77,22 +74,20 @@ def config_for(
     )
 
 
-class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class FolderBuilder(base.FaceBuilder, skip_registration=True):
     """Builds the folder that `builder_config` (see `config_for`) names."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = []
     LABELS = False  # read the cleft's side and severity from the manifest
 
-    @tfds.core.utils.classproperty
     @classmethod
-    def code_path(cls) -> epath.Path:
-        # tfds 4.9.10 would look it up with importlib_resources, which it does not require.
-        return epath.Path(inspect.getfile(cls))
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self, description=inspect.getdoc(self).split("\n")[0], features=base.features()
+    def settle(cls, run) -> base.FaceConfig:
+        """Settings of the build that a run's config asks for; UserError without --data_dir."""
+        if not run.data_dir:
+            raise UserError(
+                f"config.data={cls.name!r} reads your photographs: say where they are with --data_dir=FOLDER."
+            )
+        return config_for(
+            run.data_dir, run.manifest or None, run.resolution, run.channels, align=run.align
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
@@ -128,9 +123,6 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 shutil.rmtree(prepared)
 
         return {split: records(rows) for split, rows in splits.items()}
-
-    def _generate_examples(self, rows):
-        raise NotImplementedError("_split_generators gives the records themselves")
 
 
 def _prepare(

@@ -5,10 +5,10 @@ example of one epoch, whoever reads it. A run resumed at step s therefore needs 
 any number of hosts sees the same global batches, each host its own contiguous rows of them.
 """
 
+import contextlib
 import dataclasses
 import functools
 import io
-import pathlib
 from collections.abc import Iterator
 
 import grain
@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxface.data.base import FaceConfig
 from jaxface.errors import UserError, nearest
 
 RESIDENT_BYTES = 1 << 30  # sets up to this size stay whole in device memory
@@ -76,35 +75,31 @@ def builder_for(name: str) -> type[tfds.core.GeneratorBasedBuilder]:
         raise UserError(f"config.data={name!r} is no data set.{nearest(name, ours)}") from error
 
 
-def open_faces(name: str, build_dir: str | pathlib.Path, config: FaceConfig, split: str) -> Faces:
-    """Builds the data set `name` once under `build_dir`, then opens one of its splits.
+def open_faces(run) -> Faces:
+    """Builds the data set that a run's config names, once, and opens the split it names.
 
     Args:
-      name: of a tfds builder whose module is imported, "phantom_cleft" for example.
-      split: tfds's syntax, "train", "heldout" or "train+heldout".
+      run: fields `data` (a tfds builder whose module is imported), `build_dir`, `split` (one, or
+        several joined by +) and whatever the builder's `settle` reads.
 
     Raises:
       UserError: unknown data set or split, bad input, nothing in the split.
     """
     tfds.disable_progress_bar()
-    builder = builder_for(name)(data_dir=str(build_dir), config=config, file_format="array_record")
-    try:
+    cls = builder_for(run.data)
+    config = cls.settle(run)
+    builder = cls(data_dir=str(run.build_dir), config=config, file_format="array_record")
+    with _plainly():
         builder.download_and_prepare()
-    except UserError:
-        raise
-    except Exception as error:
-        if isinstance(error.__cause__ or error.__context__, UserError):
-            raise (error.__cause__ or error.__context__) from None
-        raise
-    known = set(builder.info.splits)
-    if not set(split.replace("+", " ").split()) <= known:
-        raise UserError(f"config.split={split!r}: {name} has {', '.join(sorted(known))}.")
-    parts = [
-        part.strip() for part in split.split("+") if builder.info.splits[part.strip()].num_examples
-    ]
+    splits = {name: info.num_examples for name, info in builder.info.splits.items()}
+    parts = [part.strip() for part in run.split.split("+")]
+    unknown = [part for part in parts if part not in ("train", "heldout")]
+    if unknown:
+        raise UserError(f"config.split={run.split!r}: use 'train', 'heldout' or 'train+heldout'.")
+    parts = [part for part in parts if splits.get(part)]
     if not parts:
         raise UserError(
-            f"config.split={split!r} of {name} is empty: add people or name another split."
+            f"config.split={run.split!r} of {run.data} holds nobody: add people or name another split."
         )
     decoders = {"image": tfds.decode.SkipDecoding()}
     sources = [builder.as_data_source(split=part, decoders=decoders) for part in parts]
@@ -114,6 +109,20 @@ def open_faces(name: str, build_dir: str | pathlib.Path, config: FaceConfig, spl
         folder=str(builder.data_path),
         fingerprint=f"{builder.info.full_name}:{'+'.join(parts)}",
     )
+
+
+@contextlib.contextmanager
+def _plainly():
+    """Lets a UserError out as itself: tfds wraps what goes wrong while it builds."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise
 
 
 class _Joined:

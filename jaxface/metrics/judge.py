@@ -115,7 +115,7 @@ def neighbours(reals: np.ndarray, samples: np.ndarray) -> dict[str, Figure | Res
         "Is it a copy? Each framed face is generated; the two after it are the training photographs "
         f"most like it, by {PROTOCOL}."
     )
-    figure = Figure(rows.reshape(-1, *samples.shape[1:]), 12, caption)
+    figure = Figure(rows.reshape(-1, *samples.shape[1:]), 12, caption, photographs=True)
     ratio = float(np.median(distances[:, 0]) / max(np.median(among), 1e-12))
     protocol = (
         f"median over {len(samples)} samples, over the median of {len(real)} photographs to their "

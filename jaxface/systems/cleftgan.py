@@ -247,7 +247,7 @@ def build(config: Config, start=None) -> System:
 
     def update(tx, loss, grads, params, opt_state):
         """One optimizer step, or none where loss or gradient is not finite. -> (.., .., skipped)"""
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         updates, new_opt_state = tx.update(grads, opt_state, params)
         keep = lambda new, old: jnp.where(finite, new, old)
         params = jax.tree.map(keep, optax.apply_updates(params, updates), params)
@@ -375,8 +375,8 @@ def build(config: Config, start=None) -> System:
             "loss/discriminator": loss_d,
             "loss/r1": r1,
             "ada/p": p,
-            "gradient/generator": optax.global_norm(grads_g),
-            "gradient/discriminator": optax.global_norm(grads_d),
+            "gradient/generator": optax.tree.norm(grads_g),
+            "gradient/discriminator": optax.tree.norm(grads_d),
         }
         metrics |= {f"skipped/{k}": v for k, v in skipped.items()}
         state = TrainState(
@@ -454,15 +454,9 @@ def build(config: Config, start=None) -> System:
         return {"kid_mobilenetv2_training": judge.kid_value(faces().images, fakes)}
 
     def preview():
-        columns = 8
-        images = (
-            faces().images[: columns * 4]
-            if faces().fits_in_memory
-            else np.stack([faces().image(i) for i in range(min(len(faces()), columns * 4))])
-        )
-        return Figure(
-            images, columns, f"Training photographs ({config.data}, {len(faces())} people)."
-        )
+        images = np.stack([faces().image(i) for i in range(min(len(faces()), 64))])
+        caption = f"Training photographs ({config.data}, {len(faces())} people)."
+        return Figure(images, 8, caption, photographs=True)
 
     def start_from(state):
         """`state` with the networks of `start`; UserError lists every name and shape that differs."""

@@ -1,0 +1,185 @@
+"""One training step of CleftGAN against what its sources say it does."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import cleftgan as experiment
+from jaxface.errors import UserError
+from jaxface.systems import cleftgan
+
+TINY = dataclasses.replace(
+    experiment.tiny, resolution=16, batch=8, num_layers=3, augment_pipe="", mirror=False
+)
+
+
+def batch_of(config, seed=0, step=0):
+    rng = np.random.default_rng(seed)
+    shape = (config.batch, config.resolution, config.resolution, config.channels)
+    return {
+        "image": rng.integers(0, 256, shape).astype(np.uint8),
+        "example": np.arange(step * config.batch, (step + 1) * config.batch, dtype=np.int32),
+    }
+
+
+def leaves_differ(a, b):
+    return [
+        jax.tree_util.keystr(path)
+        for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b))
+        if not np.array_equal(np.asarray(x), np.asarray(y))
+    ]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    system = cleftgan.build(TINY)
+    key = jax.random.key(0)
+    return system, jax.jit(system.init)(key), jax.jit(system.train_step), key
+
+
+def test_same_inputs_same_bits_and_every_part_moves(tiny):
+    system, state, step, key = tiny
+    batch = batch_of(TINY)
+    first, metrics = step(state, batch, key)
+    again, _ = step(state, batch, key)
+    assert not leaves_differ(first, again)
+    moved = " ".join(leaves_differ(state, first))
+    for part in ("generator']['synthesis", "generator']['mapping", "discriminator", "w_avg"):
+        assert part in moved
+    assert first.step == 1 and np.isfinite(metrics["loss/generator"])
+
+
+def test_ema_halves_the_distance_in_its_half_life(tiny):
+    """StyleGAN2's EMA: after n images of weight 0.5^(n / half-life) the old average is left."""
+    config = dataclasses.replace(TINY, ema_kimg=0.016, ema_rampup=0.0)
+    system = cleftgan.build(config)
+    state = tiny[1]
+    shifted = jax.tree.map(lambda x: x + 1, state.ema["params"])
+    state = state.replace(ema=state.ema | {"params": shifted})
+    new, _ = jax.jit(system.train_step)(state, batch_of(config), tiny[3])
+    weight = 0.5 ** (config.batch / 16)
+    for slow, old, g in zip(*map(jax.tree.leaves, (new.ema["params"], shifted, new.params["generator"]))):
+        np.testing.assert_allclose(slow, weight * old + (1 - weight) * g, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sign,expected", [(3.0, 0.5 + 8 * 4 / 500e3), (-3.0, 0.5 - 8 * 4 / 500e3)])
+def test_augmentation_strength_follows_the_sign_of_the_discriminator(tiny, sign, expected):
+    """ADA: p moves by batch * 4 / (500 kimg) towards target every 4th step (its equation 1)."""
+    config = dataclasses.replace(TINY, augment_pipe="bg", augment_p=0.5)
+    system = cleftgan.build(config)
+    control = tiny[1].control | {
+        "augment_p": jnp.float32(0.5),
+        "sign_mean": jnp.float32(sign),
+    }
+    state = tiny[1].replace(step=jnp.int32(3), control=control)
+    new, _ = jax.jit(system.train_step)(state, batch_of(config), tiny[3])
+    assert abs(float(new.control["augment_p"]) - expected) < 1e-7
+    assert float(new.control["sign_mean"]) == 0
+
+
+def test_r1_acts_every_16th_step_only(tiny):
+    system, state, step, key = tiny
+    batch = batch_of(TINY)
+    strong = jax.jit(cleftgan.build(dataclasses.replace(TINY, gamma=100.0)).train_step)
+    at = lambda n, f: f(state.replace(step=jnp.int32(n)), batch, key)[0].params["discriminator"]  # noqa: E731
+    assert not leaves_differ(at(5, step), at(5, strong))
+    assert leaves_differ(at(16, step), at(16, strong))
+
+
+def test_frozen_layers_of_the_discriminator_stay(tiny):
+    config = dataclasses.replace(TINY, freeze_discriminator=4)
+    new, _ = jax.jit(cleftgan.build(config).train_step)(
+        jax.jit(cleftgan.build(config).init)(tiny[3]), batch_of(config), tiny[3]
+    )
+    old = jax.jit(cleftgan.build(config).init)(tiny[3])
+    moved = leaves_differ(old.params["discriminator"], new.params["discriminator"])
+    assert moved and not [name for name in moved if "b16" in name]
+
+
+def test_a_poisoned_batch_changes_nothing_but_the_count(tiny):
+    """A loss that is not finite skips the update, counts it and leaves no trace in the weights."""
+    system, state, step, key = tiny
+    poison = jax.tree.map(lambda x: x, state.params["discriminator"])
+    poison["b4"]["out"]["weight"] = jnp.full_like(poison["b4"]["out"]["weight"], jnp.nan)
+    bad = state.replace(params=state.params | {"discriminator": poison})
+    new, metrics = step(bad, batch_of(TINY), key)
+    assert not leaves_differ(bad.params["generator"], new.params["generator"])
+    assert not leaves_differ(bad.opt_state["generator"], new.opt_state["generator"])
+    for name in ("generator", "discriminator", "r1", "in_a_row"):
+        assert int(metrics[f"skipped/{name}"]) == 1
+    good = step(state.replace(control=new.control), batch_of(TINY), key)[1]
+    assert int(good["skipped/in_a_row"]) == 0 and int(good["skipped/generator"]) == 1
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch(tiny):
+    """With one group for each micro-batch the discriminator sees the same groups either way."""
+    system, state, _, key = tiny
+    one = dataclasses.replace(TINY, mbstd_group=1)
+    two = dataclasses.replace(one, accumulate=2)
+    batch = batch_of(one)
+    metrics = [jax.jit(cleftgan.build(c).train_step)(state, batch, key)[1] for c in (one, two)]
+    # The running magnitude moves once a micro-batch, and styles are normalised over the micro-batch:
+    # equal up to that coupling.
+    for name in ("loss/generator", "gradient/generator"):
+        assert abs(metrics[0][name] - metrics[1][name]) < 2e-2 * abs(metrics[0][name]) + 1e-6
+
+
+def test_randomness_belongs_to_the_example_not_to_its_place(tiny):
+    """The same examples in another order give the same losses: z, flips and augmentation follow."""
+    config = dataclasses.replace(TINY, augment_pipe="bgc", augment_p=0.8, mirror=True, mbstd_group=1)
+    system = cleftgan.build(config)
+    state, step = jax.jit(system.init)(tiny[3]), jax.jit(system.train_step)
+    batch = batch_of(config)
+    turned = {name: value[::-1].copy() for name, value in batch.items()}
+    a, b = (step(state, x, tiny[3])[1] for x in (batch, turned))
+    for name in ("loss/generator", "loss/discriminator", "loss/r1"):
+        assert abs(a[name] - b[name]) <= 1e-5 * abs(a[name]) + 1e-6
+
+
+def test_bfloat16_conditional_and_rotation_variants_train(tiny):
+    for changes in (
+        {"precision": "bfloat16"},
+        {"condition_on": "side"},
+        {"variant": "r", "channels": 1},
+    ):
+        config = dataclasses.replace(TINY, **changes)
+        system = cleftgan.build(config)
+        batch = batch_of(config)
+        if config.condition_on:
+            batch["label"] = np.eye(3, dtype=np.float32)[np.arange(config.batch) % 3]
+        state = jax.jit(system.init)(tiny[3])
+        new, metrics = jax.jit(system.train_step)(state, batch, tiny[3])
+        assert np.isfinite(metrics["loss/discriminator"]), changes
+        assert int(metrics["skipped/in_a_row"]) == 0, changes
+        assert leaves_differ(state.params["generator"], new.params["generator"])
+
+
+@pytest.mark.parametrize(
+    "changes,words",
+    [
+        ({"resolution": 48}, "power of two"),
+        ({"variant": "x"}, "config.variant"),
+        ({"batch": 10}, "mbstd_group"),
+        ({"precision": "float16"}, "bfloat16"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(changes, words):
+    with pytest.raises(UserError, match=words):
+        cleftgan.build(dataclasses.replace(TINY, **changes))
+
+
+def test_base_that_does_not_fit_lists_every_name(tiny):
+    system, state, _, _ = tiny
+    tree = {
+        "ema": jax.tree.map(np.asarray, state.ema),
+        "params": jax.tree.map(np.asarray, state.params),
+    }
+    same = cleftgan.build(TINY, tree).start_from(state)
+    assert not leaves_differ(state.params, same.params)
+    larger = cleftgan.build(dataclasses.replace(TINY, resolution=32, num_layers=5), tree)
+    with pytest.raises(UserError) as error:
+        larger.start_from(jax.jit(larger.init)(jax.random.key(0)))
+    assert "missing" in str(error.value) and "synthesis" in str(error.value)

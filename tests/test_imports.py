@@ -1,0 +1,89 @@
+"""The arrows between rooms only point down, and nothing we run needs TensorFlow."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+LEAVES = {"errors", "assets", "system", "terminal"}  # whoever wants them may read them
+
+# What each room may import besides its own files and the leaves.
+MAY = {
+    "ops": set(),
+    "models": {"ops"},
+    "losses": set(),
+    "parallel": set(),
+    "phantom": {"ops"},
+    "faces": {"models", "ops"},
+    "metrics": {"models", "ops"},
+    "data": {"phantom", "faces"},
+    "weights": {"models"},
+    "systems": {"losses", "metrics", "faces", "data", "models", "ops", "parallel"},
+    "reports": set(),
+    "checkpoint": {"parallel"},
+    "preemption": set(),
+    "workdir": {"reports"},
+    "cache": set(),
+    "start": {"checkpoint"},
+    "train": {"parallel", "checkpoint", "reports", "workdir"},
+}
+FILES = sorted((ROOT / "jaxface").rglob("*.py"))
+
+
+def imported(file: pathlib.Path) -> set[str]:
+    """Rooms of jaxface that a file imports, at the top or anywhere inside."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("jaxface.")}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_arrows_point_down(file):
+    room = file.relative_to(ROOT / "jaxface").parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    allowed = MAY.get(room, set()) | LEAVES | {room}
+    assert imported(file) <= allowed, f"{file.name} reaches up or sideways"
+
+
+def test_systems_do_not_import_each_other():
+    systems = {file.stem for file in (ROOT / "jaxface/systems").glob("*.py")} - {"__init__"}
+    for name in systems:
+        text = (ROOT / f"jaxface/systems/{name}.py").read_text()
+        assert not [o for o in systems - {name} if f"jaxface.systems.{o}" in text]
+
+
+def test_experiments_are_data():
+    for file in (ROOT / "experiments").glob("*.py"):
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        assert not [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.For)]
+
+
+def test_only_parallel_counts_devices_while_stepping():
+    for room in ("systems", "models", "ops", "metrics", "data"):
+        for file in (ROOT / "jaxface" / room).rglob("*.py"):
+            assert "device_count" not in file.read_text(), file
+
+
+def test_no_tensorflow():
+    code = (
+        "import sys, experiments.cleftgan, experiments.faces_base, jaxface.train, jaxface.start;"
+        "assert not [m for m in sys.modules if m.split('.')[0] == 'tensorflow']"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_nothing_is_unpickled_or_executed():
+    forbidden = ("pickle.load", "torch.load", "allow_pickle=True", "yaml.load", "eval(", "exec(")
+    for file in FILES + [ROOT / "launch.py"]:
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            code = line.split("#")[0]
+            found = [f for f in forbidden if f in code and f"_{f}" not in code and f".{f}" not in code]
+            assert not found, f"{file}:{number}: {found}"
