@@ -66,21 +66,14 @@ class PhantomBuilder(base.FaceBuilder, skip_registration=True):
         for number in range(1, count + 1):
             name = f"{self.PREFIX}{number:04d}"
             splits.setdefault(base.split_of(name), []).append((number, name))
-        progress = terminal.Progress(f"rendering {self.name}", count, unit="face")
-        done = 0
+        return {split: self._records(split, people) for split, people in splits.items()}
 
-        def records(people: list[tuple[int, str]]) -> Iterator[tuple[str, dict]]:
-            nonlocal done
-            for number, name in people:
-                if not done:
-                    progress.__enter__()
+    def _records(self, split: str, people: list[tuple[int, str]]) -> Iterator[tuple[str, dict]]:
+        what = f"rendering {self.name}, {split}"
+        with terminal.Progress(what, len(people), unit="face") as progress:
+            for done, (number, name) in enumerate(people, 1):
                 yield name, self._record(number, name)
-                done += 1
                 progress.update(done)
-                if done == count:
-                    progress.__exit__(None, None, None)
-
-        return {split: records(people) for split, people in splits.items()}
 
     def _record(self, number: int, name: str) -> dict:
         config = self.builder_config

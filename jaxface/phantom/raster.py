@@ -57,12 +57,14 @@ def rasterize(
     start = plane[1][face] * (row + 0.5) + plane[2][face]
     depth = plane[0][face][piece] * (column + 0.5) + start[piece]
 
-    # Depth in the high bits, the fragment's number in the low ones: one maximum finds both.
-    low, high = depth.min(initial=0.0), depth.max(initial=1.0)
-    level = ((depth - low) * ((2**30 - 1) / max(high - low, 1e-12))).astype(np.int64)
-    best = np.full(size * size, -1, np.int64)
+    # Depth in the high bits, the fragment's number in the low ones: one maximum finds both. The bits
+    # of a float, with those of negative ones turned round, are in the order of its value.
+    bits = depth.astype(np.float32).view(np.int32)
+    level = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
+    nothing = np.iinfo(np.int64).min
+    best = np.full(size * size, nothing)
     np.maximum.at(best, pixel, (level << 32) | np.arange(len(pixel)))
-    pixel = np.flatnonzero(best >= 0)
+    pixel = np.flatnonzero(best != nothing)
     fragment = best[pixel] & 0xFFFFFFFF
     face = face[piece[fragment]]
     px, py = pixel % size + 0.5, pixel // size + 0.5

@@ -98,16 +98,20 @@ def cleft_displacement(rest: np.ndarray, subject: Subject) -> np.ndarray:
     fade = np.clip((top + 0.06 - y) / 0.12, 0, 1)
     near = upper * fade * front * np.clip((0.25 - x) / 0.06, 0, 1)
 
-    beside = np.exp(-((offset / 0.11) ** 2)) * near
+    beside = _bell(offset / 0.11) * near
     free = np.clip((6.77 - y) / 0.16, 0, 1)
     apart = severity * (0.02 + 0.07 * free) * np.tanh(offset / 0.025) * beside
-    lift = 0.075 * severity * np.exp(-((offset / 0.07) ** 2)) * free * near
-    deep = -0.07 * severity * np.exp(-((offset / (half + 0.015)) ** 2)) * near
+    lift = 0.075 * severity * _bell(offset / 0.07) * free * near
+    deep = -0.07 * severity * _bell(offset / (half + 0.015)) * near
 
-    ala = np.exp(-(((x - 0.165) / 0.085) ** 2) - ((y - 6.885) / 0.085) ** 2) * front
-    tip = np.exp(-((x / 0.10) ** 2) - ((y - 6.88) / 0.10) ** 2) * front
-    ala, tip = np.maximum(ala - 0.01, 0), np.maximum(tip - 0.01, 0)  # exactly none elsewhere
+    ala = _bell((x - 0.165) / 0.085, (y - 6.885) / 0.085) * front
+    tip = _bell(x / 0.10, (y - 6.88) / 0.10) * front
     moved_x = apart + severity * (0.065 * ala - 0.035 * tip)
     moved_y = lift - 0.045 * severity * ala
     moved_z = deep - 0.075 * severity * ala
     return np.stack([sign * moved_x, moved_y, moved_z], 1)
+
+
+def _bell(*terms: np.ndarray) -> np.ndarray:
+    """A Gaussian that is exactly zero away from its middle, so that the rest of the face stays."""
+    return np.maximum(np.exp(-sum(term * term for term in terms)) - 0.01, 0)
