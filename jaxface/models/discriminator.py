@@ -289,6 +289,11 @@ class Discriminator(nn.Module):
                 f"images of shape {images.shape}; this network takes "
                 f"[N, {resolution}, {resolution}, {self.img_channels}]"
             )
+        if self.c_dim and (c is None or c.shape != (len(images), self.c_dim)):
+            given = "none" if c is None else c.shape
+            raise ValueError(
+                f"labels c of shape [{len(images)}, {self.c_dim}] needed, {given} given"
+            )
         self._options("block_kwargs")
         channels = lambda res: min(self.channel_base // res, self.channel_max)
         exact = jnp.promote_types(images.dtype, jnp.float32)
@@ -311,11 +316,6 @@ class Discriminator(nn.Module):
             x.astype(exact), axis
         )
         if width:
-            if c is None or c.shape != (len(images), self.c_dim):
-                given = "none" if c is None else c.shape
-                raise ValueError(
-                    f"labels c of shape [{len(images)}, {self.c_dim}] needed, {given} given"
-                )
             label = LabelMapping(width, name="mapping", **self._options("mapping_kwargs"))
             x = (x * label(c.astype(exact))).sum(-1, keepdims=True) / math.sqrt(width)
         return x

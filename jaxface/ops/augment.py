@@ -426,6 +426,7 @@ def _filter(images, draws, pipe, gated):
     return images
 
 
+@functools.partial(jax.jit, static_argnames="max_sigma")
 def blur(images, sigma, max_sigma: float):
     """The blur that StyleGAN3-r fades out on the discriminator's input.
 
