@@ -189,7 +189,7 @@ def _prepare(
 def _chunks(
     manifest: Manifest, unreadable: list[tuple[Row, str]]
 ) -> Iterator[list[tuple[Row, np.ndarray]]]:
-    """Images read in groups that fill the detector's batch or the memory; bad ones to `unreadable`."""
+    """Images read in groups, small enough for the memory; bad ones go to `unreadable`."""
     chunk: list[tuple[Row, np.ndarray]] = []
     pixels = 0
     for row in manifest.rows:

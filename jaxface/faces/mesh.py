@@ -122,6 +122,6 @@ def _turn(along: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _network() -> Callable[[np.ndarray], Any]:
-    """uint8 [N, 192, 192, 3] -> points, logits; compiled once for each batch size."""
+    """uint8 [N, 192, 192, 3] -> points, logits; compiled once."""
     net = facemesh.from_state_dict({}, assets.load("face_landmark_f16"))
     return jax.jit(lambda x: net.apply(x.astype("float32") / 255))

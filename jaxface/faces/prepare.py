@@ -20,7 +20,7 @@ from jaxface.faces.regions import head_mask, skin_mask
 
 VERSION = 1  # counts up when the same photograph would come out differently
 MIN_SCORE = 0.5  # of the mesh: below, what the detector found is not taken for a face
-CHUNK = 16  # pictures in memory at their full size, and the detector's batch
+CHUNK = 16  # pictures in memory at their full size
 
 # Skin of a well exposed portrait: hue and contrast are means over 1,531 synthetic faces of all ages
 # and origins, brightness is lifted from their 103 to 120.
