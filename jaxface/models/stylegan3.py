@@ -350,12 +350,14 @@ class SynthesisInput(nn.Module):
         # A frequency that the transform lifts over the bandwidth fades out before it can alias.
         excess = jnp.linalg.norm(freqs, axis=2) - self.bandwidth
         amplitudes = jnp.clip(1 - excess / (self.sampling_rate / 2 - self.bandwidth), 0, 1)
-        position = (np.arange(self.size) + 0.5 - self.size / 2) / self.sampling_rate
+        # sin(across + down) by the addition theorem: sines of two lines instead of a plane of them.
+        position = (np.arange(self.size) + 0.5 - self.size / 2) / self.sampling_rate * 2 * math.pi
         position = jnp.asarray(position, dtype)[None, :, None]
-        across = position * freqs[:, None, :, 0] + phases[:, None]  # [N, W, C]
+        across = position * freqs[:, None, :, 0] + 2 * math.pi * phases[:, None]  # [N, W, C]
         down = position * freqs[:, None, :, 1]  # [N, H, C]
-        waves = jnp.sin(2 * math.pi * (across[:, None] + down[:, :, None]))
-        waves = waves * amplitudes[:, None, None].astype(dtype)
+        amplitudes = amplitudes[:, None].astype(dtype)
+        sin, cos = amplitudes * jnp.sin(across), amplitudes * jnp.cos(across)
+        waves = sin[:, None] * jnp.cos(down)[:, :, None] + cos[:, None] * jnp.sin(down)[:, :, None]
         return dot(waves, weight.astype(dtype) / math.sqrt(self.channels))
 
 

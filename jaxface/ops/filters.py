@@ -123,6 +123,10 @@ def _fir(x: jax.Array, spec: _Fir) -> jax.Array:
     taps, up, down, offset, n_in, n_out, axis = spec
     common = math.gcd(up, down)
     phases, stride = up // common, down // common
+    if phases == 1 and axis == 1 and len(taps) >= 8:
+        # XLA would compute the other axis anew for every tap; it stops at 16 readers, so there
+        # are two phases of readers (3.4 ms less of 7.9 for a layer of 36 px and 64 channels).
+        phases, stride = 2, 2 * stride
     count = -(-n_out // phases)
     reads = [  # per phase: (tap, index of the first sample it reads)
         [
@@ -138,6 +142,8 @@ def _fir(x: jax.Array, spec: _Fir) -> jax.Array:
     exact = jnp.promote_types(x.dtype, jnp.float32)
     widths = [(0, 0, 0)] * x.ndim
     widths[axis] = (-low, high - n_in, 0)  # negative widths crop
+    # Without this XLA computes what made x again for every tap, which doubles a backward pass.
+    x = jax.lax.optimization_barrier(x)
     padded = jax.lax.pad(x, jnp.zeros((), x.dtype), widths).astype(exact)
 
     def phase(taps_and_starts):
@@ -380,6 +386,37 @@ def filtered_lrelu(
     return upfirdn2d(x, fd, 1, down, 0, flip_filter)
 
 
+def _conv(x, w, padding):
+    return jax.lax.conv_general_dilated(
+        x, w, (1, 1), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _conv_of_padded(x, w, padding):
+    x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
+    return _conv(x, w, 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _full_conv(x: jax.Array, w: jax.Array, padding: int) -> jax.Array:
+    """A convolution with zeros around. [N, H, W, I], [K, K, I, O] -> [N, H + ..., W + ..., O]
+
+    Padding inside the convolution makes XLA's weight gradient 30 times slower on CPU, padding
+    before it makes the image gradient compute the rim only to drop it: each gradient has its way.
+    """
+    return _conv_of_padded(x, w, padding)
+
+
+def _full_conv_backward(padding, inputs, g):
+    x, w = inputs
+    (gx,) = jax.vjp(lambda x: _conv(x, w, padding), x)[1](g)
+    (gw,) = jax.vjp(lambda w: _conv_of_padded(x, w, padding), w)[1](g)
+    return gx, gw
+
+
+_full_conv.defvjp(lambda x, w, padding: (_full_conv(x, w, padding), (x, w)), _full_conv_backward)
+
+
 def modulated_conv2d(
     x: jax.Array,
     w: jax.Array,
@@ -423,12 +460,7 @@ def modulated_conv2d(
     if input_gain is not None:
         s = s * input_gain
     x = x * s[:, None, None, :].astype(x.dtype)
-    if padding:
-        # Padding inside the convolution makes its weight gradient 30 times slower on CPU.
-        x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
-    x = jax.lax.conv_general_dilated(
-        x, w.astype(x.dtype), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    x = _full_conv(x, w.astype(x.dtype), padding)
     if demodulate:
         x = x * demodulation[:, None, None, :].astype(x.dtype)
     return x
