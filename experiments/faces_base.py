@@ -25,7 +25,7 @@ demo = replace(
     transfer.demo,
     data="phantom_faces",
     init_from="",
-    kimg=60.0,
+    kimg=100.0,
     batch=16,
     augment_pipe="",  # the phantom has no end of people: nothing to protect D from
     log_every=50,

@@ -108,12 +108,15 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
 
     # The loop.
     blocks = jax.default_backend() == "cpu"  # pretend devices deadlock with two steps in flight
-    step, since, numbers = start, time.monotonic(), {}
+    step, since, numbers, compiled = start, time.monotonic(), {}, set()
     with Progress("training", config.num_steps, start) as progress:
         while step < config.num_steps:
-            first = step == start
+            batch = next(batches)
+            kind = frozenset(batch)  # a batch of another structure is another program
+            first = kind not in compiled
+            compiled.add(kind)
             with preemption.phase("compile" if first else "step"):
-                batch = parallel.place_batch(next(batches), mesh, config.compile)
+                batch = parallel.place_batch(batch, mesh, config.compile)
                 state, metrics = step_fn(state, batch, resident_on_device, key)
                 if first or blocks:
                     jax.block_until_ready(metrics)

@@ -160,6 +160,7 @@ class Batches:
         process_count: int = 1,
         stream: bool = False,
         fields: dict[str, np.ndarray] | None = None,  # more of each record, by record number
+        marks: dict[str, int] | None = None,  # {name: period}: zeros [b] in every period-th batch
         threads: int = 4,
     ):
         if batch % process_count:
@@ -168,6 +169,7 @@ class Batches:
                 f"use a multiple of {process_count}."
             )
         self.step = start
+        self._marks, self._rows = marks or {}, batch // process_count
         rows = batch // process_count
         order = grain.MapDataset.source(np.arange(len(faces))).seed(seed).shuffle().repeat()
 
@@ -187,8 +189,12 @@ class Batches:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
+        batch = next(self._iterator)
+        for name, period in self._marks.items():
+            if self.step % period == 0:
+                batch[name] = np.zeros([self._rows], np.int8)
         self.step += 1
-        return next(self._iterator)
+        return batch
 
     def get_state(self) -> dict[str, int]:
         """The position to resume from: the number of global batches already given out."""

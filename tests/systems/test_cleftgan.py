@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import cleftgan as experiment
+from jaxface.data import pipeline
 from jaxface.errors import UserError
 from jaxface.systems import cleftgan
 
@@ -16,13 +17,13 @@ TINY = dataclasses.replace(
 )
 
 
-def batch_of(config, seed=0, step=0):
+def batch_of(config, seed=0, step=0, penalty=True):
     rng = np.random.default_rng(seed)
     shape = (config.batch, config.resolution, config.resolution, config.channels)
     return {
         "image": rng.integers(0, 256, shape).astype(np.uint8),
         "example": np.arange(step * config.batch, (step + 1) * config.batch, dtype=np.int32),
-    }
+    } | ({"penalty": np.zeros([config.batch], np.int8)} if penalty else {})
 
 
 def leaves_differ(a, b):
@@ -61,7 +62,9 @@ def test_ema_halves_the_distance_in_its_half_life(tiny):
     state = state.replace(ema=state.ema | {"params": shifted})
     new, _ = jax.jit(system.train_step)(state, batch_of(config), tiny[3])
     weight = 0.5 ** (config.batch / 16)
-    for slow, old, g in zip(*map(jax.tree.leaves, (new.ema["params"], shifted, new.params["generator"]))):
+    for slow, old, g in zip(
+        *map(jax.tree.leaves, (new.ema["params"], shifted, new.params["generator"]))
+    ):
         np.testing.assert_allclose(slow, weight * old + (1 - weight) * g, rtol=1e-5, atol=1e-6)
 
 
@@ -81,12 +84,20 @@ def test_augmentation_strength_follows_the_sign_of_the_discriminator(tiny, sign,
 
 
 def test_r1_acts_every_16th_step_only(tiny):
+    """The batches that carry the penalty are the 1st, 17th, ..; without it gamma means nothing."""
     system, state, step, key = tiny
-    batch = batch_of(TINY)
     strong = jax.jit(cleftgan.build(dataclasses.replace(TINY, gamma=100.0)).train_step)
-    at = lambda n, f: f(state.replace(step=jnp.int32(n)), batch, key)[0].params["discriminator"]  # noqa: E731
-    assert not leaves_differ(at(5, step), at(5, strong))
-    assert leaves_differ(at(16, step), at(16, strong))
+    after = lambda f, batch: f(state, batch, key)[0].params["discriminator"]  # noqa: E731
+    without, due = batch_of(TINY, penalty=False), batch_of(TINY)
+    assert not leaves_differ(after(step, without), after(strong, without))
+    assert leaves_differ(after(step, due), after(strong, due))
+
+    class Ten:
+        def __len__(self):
+            return 10
+
+    batches = pipeline.Batches(Ten(), 8, seed=0, start=15, marks={"penalty": cleftgan.LAZY})
+    assert ["penalty" in next(batches) for _ in range(18)] == [False, True] + [False] * 15 + [True]
 
 
 def test_frozen_layers_of_the_discriminator_stay(tiny):
@@ -129,7 +140,9 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(tiny):
 
 def test_randomness_belongs_to_the_example_not_to_its_place(tiny):
     """The same examples in another order give the same losses: z, flips and augmentation follow."""
-    config = dataclasses.replace(TINY, augment_pipe="bgc", augment_p=0.8, mirror=True, mbstd_group=1)
+    config = dataclasses.replace(
+        TINY, augment_pipe="bgc", augment_p=0.8, mirror=True, mbstd_group=1
+    )
     system = cleftgan.build(config)
     state, step = jax.jit(system.init)(tiny[3]), jax.jit(system.train_step)
     batch = batch_of(config)
