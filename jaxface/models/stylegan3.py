@@ -211,17 +211,10 @@ class FullyConnected(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        scale = self.weight_init / self.lr_multiplier
-        weight = (
-            self.param(
-                "weight", nn.initializers.normal(1.0), (x.shape[-1], self.features), jnp.float32
-            )
-            if scale == 1
-            else self.param(
-                "weight",
-                lambda key, shape: scale * jax.random.normal(key, shape, jnp.float32),
-                (x.shape[-1], self.features),
-            )
+        weight = self.param(
+            "weight",
+            nn.initializers.normal(self.weight_init / self.lr_multiplier),
+            (x.shape[-1], self.features),
         )
         bias = self.param(
             "bias",
@@ -651,7 +644,7 @@ def to_state_dict(kwargs: Mapping, variables: Mapping) -> dict[str, np.ndarray]:
     arrays = {}
     for path, value in traverse_util.flatten_dict(dict(variables)).items():
         name = ".".join(path[1:])
-        arrays[name] = np.ascontiguousarray(_swap_layout(name, np.asarray(value), back=True))
+        arrays[name] = np.array(_swap_layout(name, np.asarray(value), back=True), order="C")
     for layer in module.plan.layers:
         for name in _FILTERS:
             if getattr(layer, name) is not None:
@@ -671,10 +664,11 @@ def _synthesis(module, variables, ws, transform):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _activations(module, variables, ws):
+def _activations(module, variables, ws, transform):
     _, state = module.apply(
         variables,
         ws,
+        transform=transform,
         method="synthesis",
         capture_intermediates=lambda m, _: isinstance(m, SynthesisInput | SynthesisLayer),
     )
@@ -704,9 +698,9 @@ class LoadedGenerator:
         """Latents and labels -> images [N, H, W, C] float32, about [-1, 1]."""
         return self.synthesis(self.mapping(z, c, truncation, truncation_cutoff))
 
-    def activations(self, ws) -> dict[str, jax.Array]:
-        """Output of every layer by name, "input" first, ToRGB before `output_scale`."""
-        return _activations(self.module, self.variables, jnp.asarray(ws))
+    def activations(self, ws, transform=None) -> dict[str, jax.Array]:
+        """Output of every layer by name, and "input"; ToRGB's is before `output_scale`."""
+        return _activations(self.module, self.variables, jnp.asarray(ws), transform)
 
 
 def from_state_dict(
