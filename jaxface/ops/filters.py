@@ -194,6 +194,8 @@ def _filter_axis(x, taps, up, down, pad, axis, second):
     """Correlates one axis with `taps` (NumPy or traced)."""
     n_in, traced = x.shape[axis], isinstance(taps, jax.core.Tracer)
     n_out = (n_in * up + pad[0] + pad[1] - len(taps)) // down + 1
+    if not traced and taps.tolist() == [1.0] and up == down == 1 and tuple(pad) == (0, 0):
+        return x
     if n_out < 1:
         raise ValueError(
             f"{n_in} pixels, up {up}, padding {pad} are fewer than the {len(taps)} filter taps"
@@ -259,21 +261,25 @@ def upfirdn2d(
     Returns:
       [N, (H * up + top + bottom - Kh) // down + 1, likewise, C], the dtype of `x`.
 
-    Reference: Karras et al. 2020 (arXiv 1912.04958); a 2-D filter is summed over its singular
-    vectors, which is exact to float32 rounding (radial filters have 5 or 6 that matter).
+    Raises:
+      ValueError: the padded image is smaller than the filter.
+      TypeError: a 2-D filter that is a traced value.
+
+    Reference: Karras et al. 2020 (arXiv 1912.04958), figure 2. A 2-D filter is a sum of separable
+    ones: its distinct rows (a radial filter of 12 taps has 6) or its singular vectors.
     """
     left, right, top, bottom = _parse_padding(padding)
     f = _parse_filter(f)
     if not flip_filter:
         f = f[::-1] if f.ndim == 1 else f[::-1, ::-1]
     if f.ndim == 1:
-        terms = [(f * gain**0.5, f * gain**0.5)]
+        terms = [(f, f * gain)]
     else:
         f = f * gain
         terms = _separable_terms(np.ascontiguousarray(f).tobytes(), f.shape)
     y = None
     for vertical, horizontal in terms:
-        if f.ndim == 2 and down > 1:
+        if f.ndim == 2 and down > 1:  # the pass of few taps first, at the higher resolution
             part = _filter_axis(x, vertical, up, down, (top, bottom), 1, False)
             part = _filter_axis(part, horizontal, up, down, (left, right), 2, True)
         else:
