@@ -1,0 +1,120 @@
+"""One pure step gives the same numbers on one device, on eight, and on two processes of four."""
+
+import concurrent.futures
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxface import parallel
+from jaxface.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[1]
+TOLERANCE = 1e-9  # of each leaf's largest value, in float64; the promise is 1e-6
+
+
+def run(*arguments) -> dict:
+    """The numbers that one process of topologies.py wrote."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "tests/topologies.py", *map(str, arguments)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    with np.load(arguments[0]) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory):
+    """{"1": .., "8": .., "2x4": [first process, second process]} of {run/step/leaf: array}"""
+    out = tmp_path_factory.mktemp("topologies")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        one = pool.submit(run, out / "1.npz", 1, "conv_net:jit,cleftgan:jit")
+        runs = "conv_net:jit,conv_net:pmap,cleftgan:jit,cleftgan:pmap"
+        eight = pool.submit(run, out / "8.npz", 8, runs)
+        concurrent.futures.wait([one, eight])
+        runs = "conv_net:jit,conv_net:pmap,cleftgan:jit"
+        two = [pool.submit(run, out / f"{i}.npz", 4, runs, address, i) for i in (0, 1)]
+    return {"1": one.result(), "8": eight.result(), "2x4": [future.result() for future in two]}
+
+
+def assert_equal_runs(reference: dict, other: dict, run: str) -> None:
+    system = run.split(":")[0]
+    wanted = {k.split("/", 1)[1]: v for k, v in reference.items() if k.startswith(f"{system}:jit/")}
+    given = {k.split("/", 1)[1]: v for k, v in other.items() if k.startswith(f"{run}/")}
+    assert wanted.keys() == given.keys() and len(wanted) > 10
+    for name, value in wanted.items():
+        assert value.dtype == given[name].dtype and value.shape == given[name].shape, name
+        value, near = value.astype(np.float64), given[name].astype(np.float64)
+        scale = max(np.abs(value).max(initial=0), 1e-12)
+        error = np.abs(value - near).max(initial=0) / scale
+        # What a system logs or steers by in float32 carries that type's rounding.
+        assert error < (1e-6 if given[name].dtype == np.float32 else TOLERANCE), (name, error)
+
+
+@pytest.mark.parametrize("run", ["conv_net:jit", "conv_net:pmap", "cleftgan:jit", "cleftgan:pmap"])
+def test_eight_devices_equal_one(numbers, run):
+    """State, gradients (kept by both optimizers) and metrics after one step and after two."""
+    assert_equal_runs(numbers["1"], numbers["8"], run)
+
+
+@pytest.mark.parametrize("run", ["conv_net:jit", "conv_net:pmap", "cleftgan:jit"])
+def test_two_processes_of_four_equal_one(numbers, run):
+    for process in numbers["2x4"]:
+        assert_equal_runs(numbers["1"], process, run)
+
+
+def test_gradients_are_compared(numbers):
+    """The momentum after the first step is the gradient, and it is not nothing."""
+    trace = {k: v for k, v in numbers["1"].items() if "/1/state/opt_state/0/trace/" in k}
+    norm = np.sqrt(sum((v**2).sum() for v in trace.values()))
+    assert norm == pytest.approx(float(numbers["1"]["conv_net:jit/1/metrics/gradient"]), rel=1e-12)
+    assert norm > 0.1
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(numbers):
+    """Both also restored, bit for bit, the checkpoint that the first of them wrote."""
+    first, second = (int(process["stopped"]) for process in numbers["2x4"])
+    assert first == second > 6
+
+
+def test_batches_that_do_not_split_are_refused():
+    parallel.check_batch(32, 2)
+    with pytest.raises(UserError, match="multiple of 16, for example 16"):
+        parallel.check_batch(24, 2)
+    with pytest.raises(UserError, match="for example 8"):
+        parallel.check_batch(4)
+
+
+def test_unknown_compilation_is_refused():
+    with pytest.raises(UserError, match="jit' or 'pmap"):
+        parallel.compile_step(lambda *a, **k: a, parallel.make_mesh(), "pjit")
+
+
+def test_resident_rows_replace_the_index():
+    step = lambda state, batch, key, *, axis=None: (state + batch["x"].sum(), {"y": batch["y"]})
+    mesh = parallel.make_mesh()
+    resident = parallel.place_state({"x": np.arange(10.0)}, mesh)
+    batch = {"index": np.array([1, 1, 2, 9] * 2), "y": np.arange(8)}
+    state, metrics = parallel.compile_step(step, mesh, "jit")(
+        parallel.place_state(np.float32(5), mesh),
+        parallel.place_batch(batch, mesh),
+        resident,
+        jax.random.key(0),
+    )
+    assert state == 5 + 2 * 13 and metrics["y"].tolist() == list(range(8))
+
+
+def test_helpers_do_nothing_without_an_axis():
+    x = jnp.arange(3.0)
+    assert parallel.pmean(x) is x and parallel.gather(x) is x
