@@ -148,11 +148,12 @@ def main(argv: list[str], preemption: Preemption) -> int:
 
     with preemption.phase("import"):
         module = importlib.import_module(f"experiments.{name}")
-        from jaxface import cache, start, train
+        from jaxface import cache, parallel, start, train
         from jaxface.workdir import Workdir
 
         config = read_config(module, scale, rest)
         cache.use_compilation_cache()
+        parallel.use_cpu_cores(config.batch // config.accumulate)
         join_processes(args)
         import jax
 

@@ -30,7 +30,7 @@ demo = replace(
     augment_pipe="",  # the phantom has no end of people: nothing to protect D from
     log_every=50,
     sample_every=500,
-    eval_every=500,
+    eval_every=1000,
     save_every=500,
 )
 

@@ -87,7 +87,13 @@ class FolderBuilder(base.FaceBuilder, skip_registration=True):
                 f"config.data={cls.name!r} reads your photographs: say where they are with --data_dir=FOLDER."
             )
         return config_for(
-            run.data_dir, run.manifest or None, run.resolution, run.channels, align=run.align
+            run.data_dir,
+            run.manifest or None,
+            run.resolution,
+            run.channels,
+            run.purpose,
+            run.align,
+            run.max_bad_fraction,
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:

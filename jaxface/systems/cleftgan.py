@@ -42,6 +42,8 @@ class Config(RunConfig):
     mirror: bool = True  # flip half of the reals; makes left and right clefts equally frequent
     num_subjects: int = 0  # people of a phantom, 0: its own default
     manifest: str = ""  # of a user's folder; "": manifest.csv in it
+    purpose: str = "research"  # what the subjects in the manifest must have consented to
+    max_bad_fraction: float = 0.001  # unreadable images of a user's folder that are left out
     align: bool = True  # detect, align, adjust color and blur the background of a user's images
     # Networks (SG3 unless said)
     variant: str = "t"  # "t" translation-equivariant (the paper's best), "r" rotation-equivariant
