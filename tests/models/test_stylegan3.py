@@ -25,6 +25,7 @@ SMALL = dict(
     num_layers=2,
     num_critical=1,
     margin_size=4,
+    filter_size=2,
 )
 
 
@@ -81,7 +82,7 @@ def test_golden_generator(name):
         golden.assert_close(a[:, :: max(1, step)], data[key], 1e-4, key)
 
 
-@pytest.mark.parametrize("name", NAMES[:2])
+@pytest.mark.parametrize("name", NAMES[:1])
 def test_golden_running_means(name):
     data = golden.load(name)
     g = stylegan3.from_state_dict(data["meta"]["G_kwargs"], _arrays(data))
@@ -246,7 +247,7 @@ def test_low_precision_layers_stay_close(small):
 
 def test_translation_of_the_features_moves_the_picture():
     """Equivariance, what the architecture is for: a shift by a whole pixel is one by a pixel."""
-    kwargs = SMALL | {"img_resolution": 32, "margin_size": 10, "channel_base": 128, "c_dim": 0}
+    kwargs = SMALL | {"img_resolution": 32, "margin_size": 10, "filter_size": 6, "c_dim": 0}
     g = stylegan3.Generator(**kwargs)
     z = jax.random.normal(jax.random.key(1), [1, 8])
     variables = jax.jit(g.init)(jax.random.key(0), z)
