@@ -23,7 +23,7 @@ LIMIT = 30.0  # seconds that a scheduler waits between SIGTERM and SIGKILL
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory):
-    """Starts the launcher on cleftgan:tiny, one CPU device, in a process of its own."""
+    """Starts the launcher on cleftgan:tiny in a process of its own, on the devices it chooses."""
     cache = tmp_path_factory.mktemp("cache")
     flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
 
