@@ -67,8 +67,8 @@ def define_flags():
     return values
 
 
-def read_config(module, scale: str, overrides: list[str]):
-    """The scale's config with the command line's `--config.FIELD=VALUE` put in."""
+def read_config(module, scale: str, stored: dict, overrides: list[str]):
+    """The scale's config, the one a workdir has stored, the command line's: the later one wins."""
     import dataclasses
 
     from absl import flags
@@ -78,6 +78,7 @@ def read_config(module, scale: str, overrides: list[str]):
 
     config = dataclasses.replace(module.SCALES[scale])
     names = [field.name for field in dataclasses.fields(config)]
+    config = dataclasses.replace(config, **{k: v for k, v in stored.items() if k in names})
     for argument in overrides:
         name, equals, _ = argument.lstrip("-").partition("=")
         field = name.removeprefix("config.")
@@ -123,6 +124,16 @@ def main(argv: list[str], preemption: Preemption) -> int:
         rest = args(argv, known_only=True)[1:]
     except flags.Error as error:
         raise UserError(str(error)) from None
+    if args.mode not in MODES:
+        raise UserError(f"--mode={args.mode}: no such mode.{nearest(args.mode, MODES)}")
+    stored = {}
+    if args.mode != "train" and args.workdir:
+        from jaxface.workdir import Workdir
+
+        # A run is judged and sampled with the config it was trained with.
+        stored = Workdir(args.workdir).read_config()
+        run = stored.pop("run", {})
+        args.experiment = args.experiment or f"{run.get('experiment')}:{run.get('scale')}"
     if not args.experiment:
         raise UserError(f"--experiment is missing.{nearest('', experiments())}")
     name, _, scale = args.experiment.partition(":")
@@ -131,8 +142,6 @@ def main(argv: list[str], preemption: Preemption) -> int:
         raise UserError(f"--experiment={name}: no such experiment.{nearest(name, experiments())}")
     if scale not in SCALES:
         raise UserError(f"--experiment={name}:{scale}: no such scale.{nearest(scale, SCALES)}")
-    if args.mode not in MODES:
-        raise UserError(f"--mode={args.mode}: no such mode.{nearest(args.mode, MODES)}")
 
     import importlib
     import pathlib
@@ -142,6 +151,8 @@ def main(argv: list[str], preemption: Preemption) -> int:
         from jaxface.reports import report
         from jaxface.workdir import Workdir
 
+        if rest:
+            raise UserError(f"{rest[0]} has no meaning with --mode=report.")
         Workdir(workdir_path).read_config()
         print(f"Report: {report.write(workdir_path)}")
         return 0
@@ -151,7 +162,7 @@ def main(argv: list[str], preemption: Preemption) -> int:
         from jaxface import cache, parallel, start, train
         from jaxface.workdir import Workdir
 
-        config = read_config(module, scale, rest)
+        config = read_config(module, scale, stored, rest)
         cache.use_compilation_cache()
         parallel.use_cpu_cores(config.batch // config.accumulate)
         join_processes(args)

@@ -42,8 +42,8 @@ def use_cpu_cores(batch: int) -> None:
     if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):  # glibc
-            for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
-                libc.mallopt(option, value)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+            for option, value in ((-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
+                libc.mallopt(option, value)  # ARENA_MAX, MMAP_MAX, TRIM.., TOP_PAD
 
 
 def make_mesh() -> Mesh:

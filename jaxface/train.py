@@ -115,6 +115,8 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
             kind = frozenset(batch)  # a batch of another structure is another program
             first = kind not in compiled
             compiled.add(kind)
+            if first and step > start:
+                preemption.offer(step, state)  # so that it is not lost while this one compiles
             with preemption.phase("compile" if first else "step"):
                 batch = parallel.place_batch(batch, mesh, config.compile)
                 state, metrics = step_fn(state, batch, resident_on_device, key)

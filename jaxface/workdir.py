@@ -56,8 +56,9 @@ class Workdir:
             this user may write to.
         """
         file = self.path / "config.json"
-        if file.exists():
-            old = json.loads(file.read_text())
+        trained = any(self.path.glob("checkpoints/[0-9]*"))
+        if file.exists() and trained:
+            old = self.read_config()
             differs = [
                 f"{name}: {old.get(name)!r} there, {config.get(name)!r} now"
                 for name in sorted(old.keys() | config.keys())
@@ -80,12 +81,15 @@ class Workdir:
 
     def read_config(self) -> dict:
         """The config this run was started with; UserError if there is no run here."""
+        file = self.path / "config.json"
         try:
-            return json.loads((self.path / "config.json").read_text())
+            return json.loads(file.read_text())
         except FileNotFoundError:
             raise UserError(
                 f"--workdir={self.path} holds no run (config.json is missing): train one first."
             ) from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} cannot be read ({error}): restore it or train anew.") from None
 
     # ---- scalars ----
 

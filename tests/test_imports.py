@@ -85,5 +85,7 @@ def test_nothing_is_unpickled_or_executed():
     for file in FILES + [ROOT / "launch.py"]:
         for number, line in enumerate(file.read_text().splitlines(), 1):
             code = line.split("#")[0]
-            found = [f for f in forbidden if f in code and f"_{f}" not in code and f".{f}" not in code]
+            found = [
+                f for f in forbidden if f in code and f"_{f}" not in code and f".{f}" not in code
+            ]
             assert not found, f"{file}:{number}: {found}"

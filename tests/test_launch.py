@@ -30,7 +30,7 @@ class Calm:
     def offer(self, step, state):
         pass
 
-    def can_save(self, save):
+    def can_save(self, save, newest=None):
         pass
 
     def agreed(self, step):
@@ -49,7 +49,11 @@ def fails(capsys, *arguments) -> str:
 def test_help_is_quick_and_lists_experiments():
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "launch.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "launch.py", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "cleftgan" in done.stdout and "--workdir" in done.stdout
     assert "jax" not in done.stderr
@@ -94,13 +98,17 @@ def test_batch_must_split_over_devices(capsys, tmp_path):
 
 def test_unknown_data_set(capsys, tmp_path):
     message = fails(
-        capsys, "--experiment=cleftgan:tiny", "--config.data=cleft_foldr", f"--workdir={tmp_path / 'r'}"
+        capsys,
+        "--experiment=cleftgan:tiny",
+        "--config.data=cleft_foldr",
+        f"--workdir={tmp_path / 'r'}",
     )
     assert "cleft_folder" in message
 
 
 def test_workdir_of_another_config(capsys, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"resolution": 128, "batch": 8}))
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     message = fails(capsys, "--experiment=cleftgan:tiny", f"--workdir={tmp_path}")
     assert "another config" in message and "resolution: 128 there" in message
 
@@ -120,7 +128,13 @@ def test_dry_run_writes_nothing(capsys, tmp_path):
     )
     text = capsys.readouterr().out
     assert status == 0 and not list(tmp_path.iterdir())
-    for words in ("config.resolution = 1024", "Memory on each", "Steps: 14375", "Writes:", "Reads:"):
+    for words in (
+        "config.resolution = 1024",
+        "Memory on each",
+        "Steps: 14375",
+        "Writes:",
+        "Reads:",
+    ):
         assert words in text, words
 
 
@@ -184,7 +198,7 @@ def no_consent(folder):
     rows = read_manifest(folder)
     rows[5]["consent"] = ""
     write_manifest(folder, rows)
-    return ["S5", "consent"]
+    return ["row 7", "consent", "research"]
 
 
 def truncated(folder):
@@ -240,6 +254,9 @@ def test_no_disk_space(capsys, tmp_path, monkeypatch):
     usage = type("usage", (), {"total": 10, "used": 9, "free": 1})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     message = fails(
-        capsys, "--experiment=cleftgan:tiny", "--config.num_subjects=4", f"--workdir={tmp_path / 'run'}"
+        capsys,
+        "--experiment=cleftgan:tiny",
+        "--config.num_subjects=4",
+        f"--workdir={tmp_path / 'run'}",
     )
     assert "space" in message and str(tmp_path) in message

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from jaxface.data.base import FaceBuilder
 from jaxface.errors import UserError, nearest
 
 RESIDENT_BYTES = 1 << 30  # sets up to this size stay whole in device memory
@@ -62,17 +63,17 @@ def _text(value) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def builder_for(name: str) -> type[tfds.core.GeneratorBasedBuilder]:
+def builder_for(name: str) -> type[FaceBuilder]:
     """The imported builder class called `name`; raises UserError with the nearest name."""
-    try:
-        return tfds.core.registered.imported_builder_cls(name)
-    except tfds.core.registered.DatasetNotFoundError as error:
-        ours = [
-            builder
-            for builder in tfds.list_builders(with_community_datasets=False)
-            if tfds.core.registered.imported_builder_cls(builder).__module__.startswith("jaxface.")
-        ]
-        raise UserError(f"config.data={name!r} is no data set.{nearest(name, ours)}") from error
+    found, classes = {}, [FaceBuilder]
+    while classes:
+        cls = classes.pop()
+        classes += cls.__subclasses__()
+        if not cls.__subclasses__():
+            found[cls.name] = cls
+    if name not in found:
+        raise UserError(f"config.data={name!r} is no data set.{nearest(name, found)}")
+    return found[name]
 
 
 def open_faces(run) -> Faces:

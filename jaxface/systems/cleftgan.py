@@ -265,7 +265,8 @@ def build(config: Config, start=None) -> System:
         shown = step.astype(jnp.float32) * config.batch
         sigma = jnp.maximum(1 - shown / blur_images, 0) * blur_sigma
         rows = {"example": batch["example"]} | {k: batch[k] for k in ("label",) if k in batch}
-        reals = batch["image"].astype(jnp.float32) / 127.5 - 1
+        exact = jnp.promote_types(batch["image"].dtype, jnp.float32)
+        reals = batch["image"].astype(exact) / 127.5 - 1
         if config.mirror:
             flip = jax.vmap(lambda e: jax.random.bernoulli(jax.random.fold_in(key_flip, e)))(
                 rows["example"]

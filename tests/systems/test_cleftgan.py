@@ -87,7 +87,7 @@ def test_r1_acts_every_16th_step_only(tiny):
     """The batches that carry the penalty are the 1st, 17th, ..; without it gamma means nothing."""
     system, state, step, key = tiny
     strong = jax.jit(cleftgan.build(dataclasses.replace(TINY, gamma=100.0)).train_step)
-    after = lambda f, batch: f(state, batch, key)[0].params["discriminator"]  # noqa: E731
+    after = lambda f, batch: f(state, batch, key)[0].params["discriminator"]
     without, due = batch_of(TINY, penalty=False), batch_of(TINY)
     assert not leaves_differ(after(step, without), after(strong, without))
     assert leaves_differ(after(step, due), after(strong, due))
