@@ -25,8 +25,10 @@ demo = replace(
     transfer.demo,
     data="phantom_faces",
     init_from="",
-    kimg=100.0,
+    kimg=48.0,
     batch=16,
+    generator_lr=0.0025,
+    discriminator_lr=0.002,
     augment_pipe="",  # the phantom has no end of people: nothing to protect D from
     log_every=50,
     sample_every=500,
