@@ -14,6 +14,7 @@
                            join a run over several hosts; TPU pods and Slurm need none of these
 """
 
+import errno
 import os
 import sys
 
@@ -208,6 +209,15 @@ def guarded(argv: list[str], preemption) -> int:
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(
+            f"\nerror: the disk is full ({error.filename or error}). The last good checkpoint stays: "
+            "free some space, and the same command continues the run.",
+            file=sys.stderr,
+        )
+        return 1
     except RuntimeError as error:
         if type(error).__name__ != "Diverged":
             raise

@@ -20,7 +20,6 @@ MAY = {
     "faces": {"models", "ops"},
     "metrics": {"models", "ops"},
     "data": {"phantom", "faces"},
-    "weights": {"models"},
     "systems": {"losses", "metrics", "faces", "data", "models", "ops", "parallel"},
     "reports": set(),
     "checkpoint": {"parallel"},

@@ -260,3 +260,13 @@ def test_no_disk_space(capsys, tmp_path, monkeypatch):
         f"--workdir={tmp_path / 'run'}",
     )
     assert "space" in message and str(tmp_path) in message
+
+
+def test_a_disk_that_fills_up_is_named(capsys, monkeypatch):
+    def full(argv, preemption):
+        raise OSError(28, "No space left on device", "metrics.jsonl")
+
+    monkeypatch.setattr(launch, "main", full)
+    assert launch.guarded(["launch.py"], Calm()) == 1
+    message = capsys.readouterr().err
+    assert "disk is full" in message and "metrics.jsonl" in message and "Traceback" not in message
