@@ -1,0 +1,69 @@
+"""The order of examples is a function of seed and position, whoever reads it."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from jaxface.data import phantom_cleft, pipeline  # noqa: F401
+from jaxface.errors import UserError
+
+
+class Eleven:
+    """Stands for a data set of eleven pictures, each filled with its own number."""
+
+    def __len__(self):
+        return 11
+
+    def image(self, index):
+        return np.full([4, 4, 3], index, np.uint8)
+
+
+def take(number, **settings):
+    return list(itertools.islice(pipeline.Batches(Eleven(), 8, seed=3, **settings), number))
+
+
+def test_resumed_equals_straight():
+    straight, resumed = take(6), take(4, start=2)
+    for a, b in zip(straight[2:], resumed):
+        assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_hosts_hold_consecutive_rows_of_the_same_batches():
+    whole = take(5)
+    parts = [take(5, process_index=p, process_count=4) for p in range(4)]
+    for step, batch in enumerate(whole):
+        for name, rows in batch.items():
+            together = np.concatenate([part[step][name] for part in parts])
+            assert np.array_equal(rows, together), name
+
+
+def test_every_epoch_shows_everyone_once_in_a_new_order():
+    order = np.concatenate([batch["index"] for batch in take(11)])
+    epochs = order.reshape(8, 11)
+    assert all(sorted(epoch) == list(range(11)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_streamed_pictures_are_those_of_their_index():
+    for kept, streamed in zip(take(3), take(3, stream=True)):
+        assert np.array_equal(kept["index"], streamed["index"])
+        assert np.array_equal(streamed["image"][:, 0, 0, 0], kept["index"])
+        assert streamed["image"].dtype == np.uint8
+
+
+def test_a_batch_that_does_not_split_over_hosts():
+    with pytest.raises(UserError, match="3 processes"):
+        take(1, process_count=3)
+
+
+def test_position_is_the_number_of_batches_given_out():
+    batches = pipeline.Batches(Eleven(), 8, seed=3, start=5)
+    next(batches)
+    assert batches.get_state() == {"step": 6}
+
+
+def test_unknown_name_suggests_the_nearest():
+    assert pipeline.builder_for("phantom_cleft") is phantom_cleft.PhantomCleft
+    with pytest.raises(UserError, match="phantom_cleft"):
+        pipeline.builder_for("phantom_clef")
