@@ -1,6 +1,15 @@
 """The base of the transfer: a generator of normal faces, trained from random weights.
 
-python launch.py --experiment=faces_base
+    python launch.py --experiment=faces_base
+
+Demo (phantom, 32 px, 48 kimg), 2 cores of an EPYC shared with other work: 40 min. KID on MobileNetV2
+features against its 3,470 training people 0.343 [0.326, 0.360], their noise floor 0.0006; precision 0.03,
+recall 0.01. The first 1,062 steps ran on one device, the rest on two (commits 177ca01 to ae78bd7): a
+rerun agrees in distribution, not bit for bit. Packed by
+
+    python -m jaxface.start runs/faces_base-demo jaxface/assets/faces_base_32.npz
+
+it is the 0.9 MB `faces_base_32` that the demo of cleftgan starts from.
 """
 
 from dataclasses import replace
