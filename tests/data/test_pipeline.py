@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxface.data import phantom_cleft, pipeline  # noqa: F401
+from jaxface.data import phantom_cleft, pipeline
 from jaxface.errors import UserError
 
 
