@@ -103,8 +103,15 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
     preemption.can_save(save_and_tell, checkpoints.newest)
     step_fn = parallel.compile_step(system.train_step, mesh, config.compile)
     batches = iter(system.batches(start, jax.process_index(), jax.process_count()))
-    if start == 0:
-        sample(0, state)
+    # A stop may have come between a step and what was due after it.
+    if (
+        start % config.sample_every == 0
+        and not (workdir.path / f"samples/{start:08d}.png").exists()
+    ):
+        sample(start, state)
+    owed = 0 < start < config.num_steps and config.eval_every and start % config.eval_every == 0
+    if owed and not metrics_log.has(start, "eval/"):
+        evaluate(start, state, system.monitors)
 
     # The loop.
     blocks = jax.default_backend() == "cpu"  # pretend devices deadlock with two steps in flight

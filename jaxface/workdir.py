@@ -152,6 +152,7 @@ class Metrics:
 
     def __init__(self, workdir: Workdir, after_step: int):
         self._file = self._events = None
+        self._known: set[tuple[int, str]] = set()  # written before the run was resumed
         if not workdir.writes:
             return
         # Imported late: protobuf and TensorBoard are not needed by whoever only reads a workdir.
@@ -164,17 +165,24 @@ class Metrics:
             kept = []
             for line in path.read_text().splitlines():
                 with contextlib.suppress(json.JSONDecodeError):  # a line cut by a kill
-                    if json.loads(line)["step"] <= after_step:
+                    record = json.loads(line)
+                    if record["step"] <= after_step:
                         kept.append(line)
+                        self._known.add((record["step"], record["name"]))
             draft = path.with_name("metrics.jsonl.tmp")
             draft.write_text("".join(line + "\n" for line in kept))
             os.replace(draft, path)
         self._file = open(path, "a")  # noqa: SIM115 (closed by close)
         self._events = EventFileWriter(str(workdir.path))
 
+    def has(self, step: int, prefix: str) -> bool:
+        """Whether a number whose name begins so was written at `step` before the run was resumed."""
+        return any(s == step and name.startswith(prefix) for s, name in self._known)
+
     def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
         if self._file is None:
             return
+        scalars = {k: v for k, v in scalars.items() if (step, k) not in self._known}
         for name, value in sorted(scalars.items()):
             value = float(value)
             record = {"step": step, "name": name, "value": value if math.isfinite(value) else None}

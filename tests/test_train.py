@@ -27,6 +27,8 @@ def test_records_after_the_checkpoint_are_written_again(tmp_path):
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 4, "na')  # what a kill leaves behind
     log = workdir.open_metrics(after_step=2)
+    assert log.has(2, "loss/") and not log.has(3, "loss/") and not log.has(2, "eval/")
+    log.write_scalars(2, {"loss/x": 1.0})  # known already: said once
     log.write_scalars(3, {"loss/x": 9.0})
     log.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
