@@ -209,6 +209,9 @@ def guarded(argv: list[str], preemption) -> int:
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read our output has gone, `head` for example
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
