@@ -315,7 +315,8 @@ def _host_leaves(state) -> tuple[dict, dict]:
     named = _named(state)
     keys = {k: str(jax.random.key_impl(leaf)) for k, leaf in named.items() if _is_key(leaf)}
     raw = {k: jax.random.key_data(leaf) if k in keys else leaf for k, leaf in named.items()}
-    return parallel.to_host(raw), keys
+    # Copies: on CPU the host's arrays may be views of buffers that the next step overwrites.
+    return {name: np.array(array) for name, array in parallel.to_host(raw).items()}, keys
 
 
 def _leaf(array: np.ndarray, key: str | None = None) -> dict:
