@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -25,6 +26,18 @@ def initialize(coordinator: str | None, process_id: int | None, process_count: i
     # Its handler would take SIGTERM away from jaxface.preemption, which answers in every phase.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(coordinator, process_count, process_id)
+
+
+def first_process_first(work: Callable):
+    """Returns `work()`, done by process 0 before the others begin: they find what it has built."""
+    if jax.process_count() == 1:
+        return work()
+    if jax.process_index() == 0:
+        done = work()
+        multihost_utils.sync_global_devices("first process done")
+        return done
+    multihost_utils.sync_global_devices("first process done")
+    return work()
 
 
 def use_cpu_cores(batch: int) -> None:

@@ -49,7 +49,7 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
 
     # Data. It is read before anything is compiled, so that a bad photograph costs nobody an hour.
     with preemption.phase("data"), workdir.clock("data"):
-        resident = system.resident()
+        resident = parallel.first_process_first(system.resident)
         resident_on_device = parallel.place_state(resident, mesh, config.compile)
         if system.preview:
             workdir.add_figure("reals", system.preview(), {"data": config.data})
