@@ -196,7 +196,7 @@ def main(argv: list[str], preemption: Preemption) -> int:
     if status == 0:
         next_steps = getattr(module, "NEXT", {}).get(scale)
         if next_steps:
-            print(next_steps)
+            print(next_steps.format(workdir=workdir_path))
     return status
 
 

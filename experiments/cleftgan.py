@@ -7,7 +7,7 @@ report, 3.2 steps/s. KID on MobileNetV2 features against the 425 training people
 
     base generator (faces_base_32)   0.354 [0.331, 0.376]
     transferred                      0.300 [0.276, 0.324]
-    from random weights, same budget @SCRATCH@   (--init_from=none)
+    from random weights, same budget 1.283 [1.226, 1.345]   (--init_from=none)
     two halves of the photographs    0.006
 
 Clefts are plain in the samples, but the transfer lowers KID by a sixth only: what remains is the base's
@@ -82,7 +82,7 @@ tiny = replace(
 # Printed when a run of this scale is complete.
 NEXT = {
     "demo": "Next: the same on your own photographs (README, section With your own photographs), or more "
-    "pictures of this run: python launch.py --mode=sample --workdir=runs/cleftgan-demo --num=64"
+    "pictures of this run: python launch.py --mode=sample --workdir={workdir} --num=64"
 }
 
 SCALES = {"demo": demo, "paper": paper, "tiny": tiny}
