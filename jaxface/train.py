@@ -18,13 +18,14 @@ from PIL import Image
 
 from jaxface import parallel
 from jaxface.checkpoint import Checkpoints, check_space, estimate_bytes
+from jaxface.errors import UserError
+from jaxface.preemption import STOPPED
 from jaxface.reports import report
 from jaxface.reports.grid import make_grid
 from jaxface.system import Figure, Result, RunConfig, System
 from jaxface.terminal import Progress, say
 from jaxface.workdir import Workdir, as_dict, write_json
 
-STOPPED = 143  # exit code after SIGTERM: 128 + 15, so that a scheduler knows to start the run again
 GRID = 64  # pictures of a progress grid
 
 
@@ -213,8 +214,6 @@ def sample(system: System, config: RunConfig, workdir: Workdir, number: int, see
 
 def newest(system: System, config: RunConfig, workdir: Workdir):
     """The newest good state of a workdir, on the host."""
-    from jaxface.errors import UserError
-
     shapes = jax.eval_shape(system.init, jax.random.key(config.seed))
     restored = Checkpoints(workdir.path / "checkpoints", keep=config.keep, log=say).restore(shapes)
     if restored is None:

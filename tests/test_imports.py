@@ -27,7 +27,7 @@ MAY = {
     "workdir": {"reports"},
     "cache": set(),
     "start": {"checkpoint"},
-    "train": {"parallel", "checkpoint", "reports", "workdir"},
+    "train": {"parallel", "checkpoint", "preemption", "reports", "workdir"},
 }
 FILES = sorted((ROOT / "jaxface").rglob("*.py"))
 

@@ -28,8 +28,6 @@ class Faces:
 
     source: object  # tfds data source, undecoded images
     channels: int
-    folder: str  # where the built records lie, for lineage
-    fingerprint: str  # of the settings and content that made them
 
     def __len__(self) -> int:
         return len(self.source)
@@ -107,8 +105,6 @@ def open_faces(run) -> Faces:
     return Faces(
         source=sources[0] if len(sources) == 1 else _Joined(sources),
         channels=config.channels,
-        folder=str(builder.data_path),
-        fingerprint=f"{builder.info.full_name}:{'+'.join(parts)}",
     )
 
 

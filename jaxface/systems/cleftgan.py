@@ -26,6 +26,7 @@ from jaxface.parallel import pmean
 from jaxface.system import Figure, RunConfig, System, TrainState, fit
 
 LAZY = 16  # discriminator steps between R1 penalties (StyleGAN2, appendix B)
+SIDES = ("left", "right", "none")  # classes of config.condition_on
 EVAL_BATCH = 32  # images a generator call makes outside training
 
 
@@ -75,7 +76,7 @@ class Config(RunConfig):
     augment_p: float = 0.0  # where p starts
     # Judgement
     eval_images: int = 1000  # generated images that KID and FD compare with the training set
-    truncation: float = 1.0  # psi of --mode=sample (the paper's demo: 0.99)
+    truncation: float = 1.0  # psi of grids and --mode=sample (the paper's demo: 0.99)
 
     @property
     def num_steps(self) -> int:
@@ -113,9 +114,6 @@ def networks(config: Config) -> tuple[Generator, Discriminator]:
         num_fp16_res=low_precision,
     )
     return generator, discriminator
-
-
-SIDES = ("left", "right", "none")
 
 
 def check(config: Config) -> None:
@@ -431,17 +429,18 @@ def build(config: Config, start=None) -> System:
             images.append(np.asarray(draw(ema, key, examples, label, truncation)))
         return np.concatenate(images)[:number]
 
-    def sample(state, key, number, truncation=1.0):
-        return generate(state.ema, key, number, truncation)
+    def sample(state, key, number):
+        return generate(state.ema, key, number, config.truncation)
 
     @functools.cache
-    def base_state():
-        return start_from(jax.jit(init)(jax.random.key(config.seed)))
+    def base_ema():
+        shapes = jax.eval_shape(init, jax.random.key(config.seed))
+        return fit(shapes.ema, start["ema"], "the averaged generator")
 
     def quality(state, key):
         """KID and FD of the averaged generator and of the one it started from, with their floor."""
         fakes = generate(state.ema, key, config.eval_images)
-        base = generate(base_state().ema, key, config.eval_images) if transfer else None
+        base = generate(base_ema(), key, config.eval_images) if transfer else None
         return judge.against(faces().images, faces().labels["subject"], fakes, base)
 
     def copies(state, key):
