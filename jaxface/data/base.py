@@ -11,6 +11,8 @@ from absl import logging
 from etils import epath
 from PIL import Image
 
+from jaxface.errors import UserError
+
 HELD_OUT = 0.15  # share of people never trained on: the memorisation test and the noise floor
 
 
@@ -47,6 +49,20 @@ def split_of(subject: str) -> str:
     digest = hashlib.sha256(subject.encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     return "heldout" if share < HELD_OUT else "train"
+
+
+def check_pictures(resolution: int, channels: int, least: int) -> None:
+    """Raises UserError unless pictures of this side (a power of two from `least`) can be built."""
+    if resolution < least or resolution & (resolution - 1):
+        powers = sorted((2**n for n in range(4, 12)), key=lambda n: abs(n - resolution))[:2]
+        raise UserError(
+            f"config.resolution={resolution} is not a power of two: use {min(powers)} or "
+            f"{max(powers)}."
+            if resolution & (resolution - 1)
+            else f"config.resolution={resolution} is too small: use {max(least, 16)} or more."
+        )
+    if channels not in (1, 3):
+        raise UserError(f"config.channels={channels}: use 3 (color) or 1 (gray).")
 
 
 def encode_png(image: np.ndarray) -> bytes:

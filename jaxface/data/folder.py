@@ -48,14 +48,7 @@ def config_for(
     Raises UserError for what `read_manifest` refuses and for a resolution or number of channels that
     the networks cannot take.
     """
-    if resolution < 4 or resolution & (resolution - 1):
-        powers = sorted((2**n for n in range(4, 12)), key=lambda n: abs(n - resolution))[:2]
-        raise UserError(
-            f"config.resolution={resolution} is not a power of two: use "
-            f"{min(powers)} or {max(powers)}."
-        )
-    if channels not in (1, 3):
-        raise UserError(f"config.channels={channels}: use 3 (color) or 1 (gray).")
+    base.check_pictures(resolution, channels, least=4)
     read = read_manifest(folder, manifest, purpose)
     files = [(name, read.folder / name) for name in list_images(folder)]
     facts = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in files]

@@ -93,15 +93,7 @@ class PhantomBuilder(base.FaceBuilder, skip_registration=True):
 
 
 def _check(config: base.FaceConfig) -> None:
-    resolution = config.resolution
-    if resolution < 16 or resolution & (resolution - 1):
-        powers = sorted((2**n for n in range(4, 12)), key=lambda n: abs(n - resolution))[:2]
-        raise UserError(
-            f"config.resolution={resolution}: a phantom's side is a power of two of at least 16 px, "
-            f"use {min(powers)} or {max(powers)}."
-        )
-    if config.channels not in (1, 3):
-        raise UserError(f"config.channels={config.channels}: use 3 (color) or 1 (gray).")
+    base.check_pictures(config.resolution, config.channels, least=16)
     if config.num_subjects is not None and not 0 <= config.num_subjects < _SEEDS:
         raise UserError(
             f"config.num_subjects={config.num_subjects}: a phantom has 1 to {_SEEDS - 1} people."
