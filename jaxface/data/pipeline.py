@@ -75,36 +75,37 @@ def builder_for(name: str) -> type[FaceBuilder]:
 
 
 def open_faces(run) -> Faces:
-    """Builds the data set that a run's config names, once, and opens the split it names.
+    """Builds the data sets that a run's config names, once, and opens the splits it names.
 
     Args:
-      run: fields `data` (a tfds builder whose module is imported), `build_dir`, `split` (one, or
-        several joined by +) and whatever the builder's `settle` reads.
+      run: fields `data` (a tfds builder whose module is imported, or several joined by +), `build_dir`,
+        `split` (one, or several joined by +) and whatever the builders' `settle` reads.
 
     Raises:
       UserError: unknown data set or split, bad input, nothing in the split.
     """
     tfds.disable_progress_bar()
-    cls = builder_for(run.data)
-    config = cls.settle(run)
-    builder = cls(data_dir=str(run.build_dir), config=config, file_format="array_record")
-    with _plainly():
-        builder.download_and_prepare()
-    splits = {name: info.num_examples for name, info in builder.info.splits.items()}
-    parts = [part.strip() for part in run.split.split("+")]
-    unknown = [part for part in parts if part not in ("train", "heldout")]
-    if unknown:
+    classes = [builder_for(name.strip()) for name in run.data.split("+")]
+    configs = [cls.settle(run) for cls in classes]
+    wanted = [part.strip() for part in run.split.split("+")]
+    if any(part not in ("train", "heldout") for part in wanted):
         raise UserError(f"config.split={run.split!r}: use 'train', 'heldout' or 'train+heldout'.")
-    parts = [part for part in parts if splits.get(part)]
-    if not parts:
-        raise UserError(
-            f"config.split={run.split!r} of {run.data} holds nobody: add people or name another split."
-        )
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    sources = [builder.as_data_source(split=part, decoders=decoders) for part in parts]
+    sources = []
+    for cls, config in zip(classes, configs):
+        builder = cls(data_dir=str(run.build_dir), config=config, file_format="array_record")
+        with _plainly():
+            builder.download_and_prepare()
+        sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
+        parts = [part for part in wanted if sizes.get(part)]
+        if not parts:
+            raise UserError(
+                f"config.split={run.split!r} of {cls.name} holds nobody: add people or name another split."
+            )
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        sources += [builder.as_data_source(split=part, decoders=decoders) for part in parts]
     return Faces(
         source=sources[0] if len(sources) == 1 else _Joined(sources),
-        channels=config.channels,
+        channels=run.channels,
     )
 
 

@@ -35,7 +35,7 @@ class Config(RunConfig):
     """One run. Sources: SG3 = StyleGAN3's published settings, ADA = its paper, ours = chosen here."""
 
     # Data
-    data: str = "phantom_cleft"
+    data: str = "phantom_cleft"  # a data set, or several joined by +
     split: str = "train"  # "train+heldout" is the paper's protocol: all 514 train
     resolution: int = 64  # px, a power of two (paper: 1024)
     channels: int = 3  # 3 color, 1 gray
@@ -453,7 +453,8 @@ def build(config: Config, start=None) -> System:
         return {"kid_mobilenetv2_training": judge.kid_value(faces().images, fakes)}
 
     def preview():
-        images = np.stack([faces().image(i) for i in range(min(len(faces()), 64))])
+        shown = np.linspace(0, len(faces()) - 1, min(len(faces()), 64)).astype(int)
+        images = np.stack([faces().image(i) for i in shown])
         caption = f"Training photographs ({config.data}, {len(faces())} people)."
         return Figure(images, 8, caption, photographs=True)
 

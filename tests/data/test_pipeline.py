@@ -1,12 +1,15 @@
 """The order of examples is a function of seed and position, whoever reads it."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
-from jaxface.data import phantom_cleft, pipeline
+from jaxface.data import phantom_cleft, phantom_faces, pipeline  # noqa: F401  (found by name)
+from jaxface.data.base import split_of
 from jaxface.errors import UserError
+from jaxface.system import RunConfig
 
 
 class Eleven:
@@ -67,3 +70,25 @@ def test_unknown_name_suggests_the_nearest():
     assert pipeline.builder_for("phantom_cleft") is phantom_cleft.PhantomCleft
     with pytest.raises(UserError, match="phantom_cleft"):
         pipeline.builder_for("phantom_clef")
+
+
+@dataclasses.dataclass
+class Run(RunConfig):
+    resolution: int = 16
+    channels: int = 3
+    num_subjects: int = 12
+    split: str = "train"
+
+
+def test_data_sets_joined_by_plus_keep_their_splits(tmp_path):
+    both = Run(data="phantom_faces+phantom_cleft", build_dir=str(tmp_path))
+    apart = [dataclasses.replace(both, data=name) for name in both.data.split("+")]
+    joined = pipeline.open_faces(both)
+    parts = [pipeline.open_faces(run) for run in apart]
+    assert len(joined) == sum(map(len, parts))
+    assert np.array_equal(joined.images, np.concatenate([part.images for part in parts]))
+    people = joined.labels["subject"]
+    assert {name[0] for name in people} == {"N", "P"}
+    assert {split_of(name) for name in people} == {"train"}
+    with pytest.raises(UserError, match="phantom_faces"):
+        pipeline.open_faces(dataclasses.replace(both, data="phantom_cleft+phantom_face"))
