@@ -40,6 +40,19 @@ def test_statistics_of_peers():
     assert distance == pytest.approx(float(data["fid/f1_f2/pytorch_fid"]), rel=1e-6)
 
 
+def test_covariances_that_divide_by_n():
+    data = golden.load("metrics")
+    biased = lambda x: (x.mean(0, np.float64), np.cov(x, rowvar=False, bias=True))
+    distance = frechet_from_statistics(*biased(data["in/f2"]), *biased(data["in/f1"]))
+    assert distance == pytest.approx(float(data["fid/nvidia_real=f2_gen=f1"]), rel=1e-6)
+
+
+def test_same_features():
+    data = golden.load("metrics")
+    for distance in both_ways(data["in/f1"], data["in/f1"]):
+        assert distance == pytest.approx(float(data["fid/f1_f1/pytorch_fid"]), abs=1e-10)
+
+
 def test_closed_form_of_diagonal_gaussians():
     mu_a, mu_b = np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.0, 5.0])
     s_a, s_b = np.array([1.0, 4.0, 0.0]), np.array([9.0, 4.0, 0.25])

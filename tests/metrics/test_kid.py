@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxface.metrics import kid
-from jaxface.metrics.kid import kid_interval
+from jaxface.metrics.kid import kid_interval, kid_subsets
 
 
 def double_loop(a, b):
@@ -26,6 +26,26 @@ def test_peers():
     for peer in ("clean_fid_equalN_full", "torch_fidelity_mmd2_equalN"):
         assert value == pytest.approx(float(data[f"kid/{peer}"]), rel=1e-10)
     assert value == pytest.approx(float(data["kid/nvidia_equalN_full"]), rel=1e-5)
+
+
+def test_peers_on_subsets():
+    data = golden.load("metrics")
+    a, b = data["in/f1"], data["in/f2"]
+    values = kid_subsets(a, b, subsets=25, size=60)
+    expected = data["kid/torch_fidelity_subsets25_size60_seed2020_mean_std"]
+    assert values == pytest.approx(expected, rel=1e-10)
+    mean, _ = kid_subsets(b, a, subsets=10, size=50, seed=int(data["kid/clean_fid_npseed"]))
+    assert mean == pytest.approx(float(data["kid/clean_fid_subsets10_size50_npseed"]), rel=1e-10)
+
+
+def test_subsets_of_everything_are_the_whole():
+    rng = np.random.default_rng(8)
+    a, b = rng.normal(size=(9, 3)), rng.normal(size=(9, 3))
+    mean, spread = kid_subsets(a, b, subsets=3, size=9)
+    assert mean == pytest.approx(kid(a, b), rel=1e-12)
+    assert spread == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="no subsets of 10"):
+        kid_subsets(a, b, size=10)
 
 
 def test_double_loop_with_unequal_numbers(monkeypatch):
