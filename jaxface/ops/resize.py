@@ -52,8 +52,9 @@ def pil(
     planes = planes.squeeze(-1) if planes.shape[-1] == 1 else planes
     planes = planes if quantized else planes.astype(np.float32)
     wanted = size[::-1], _FILTERS[method]
-    resized = np.stack([np.asarray(Image.fromarray(plane).resize(*wanted)) for plane in planes])
-    resized = np.clip(resized, 0, 255)
+    resized = [np.asarray(Image.fromarray(plane).resize(*wanted)) for plane in planes]
+    shape = (len(planes), *size, *planes.shape[3:])
+    resized = np.clip(np.asarray(resized, planes.dtype).reshape(shape), 0, 255)
     if resized.ndim == 4:
         return resized
     return np.moveaxis(resized.reshape(-1, channels, *size), 1, -1)

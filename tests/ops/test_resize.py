@@ -82,6 +82,10 @@ def test_quantized_is_float_rounded():
         assert 0.1 < np.abs(exact - rounded).max() <= 1.01
 
 
+def test_no_images():
+    assert resize.pil(np.zeros((0, 4, 4, 3), np.uint8), (2, 5)).shape == (0, 2, 5, 3)
+
+
 def test_overshoots_are_cut():
     edge = np.zeros((1, 8, 8, 1), np.uint8)
     edge[:, 4:] = 255
