@@ -6,8 +6,9 @@ metric's protocol names one of these and takes no other:
   pil                   clean-fid's "clean": Pillow, antialiased, each channel as float, or quantized
   half_pixel_bilinear   pytorch-fid and clean-fid's "legacy_pytorch": four neighbors, no antialiasing
   tf1_bilinear          torch-fidelity, NVIDIA and the first FID: TensorFlow 1's, pixels at corners
+  area                  torch-fidelity's LPIPS and every PPL: means of whole pixels
 
-Images are [N, H, W, C] in 0..255; sizes are (height, width).
+Images are [N, H, W, C]; sizes are (height, width). `pil` takes values in 0..255, the others any.
 """
 
 import jax
@@ -84,6 +85,22 @@ def tf1_bilinear(
         step = (old - 1) / (new - 1) if align_corners and new > 1 else old / new
         images = _blend(images, axis, np.arange(new) * step)
     return images
+
+
+def area(images: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Mean of all pixels that a new pixel touches, whole even where it touches a part; not rounded.
+
+    PyTorch's `interpolate(mode="area")`. For whole factors it is the mean of equal squares.
+    """
+    x = jnp.asarray(images)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    means = []
+    for old, new in zip(x.shape[1:3], size, strict=True):
+        pixel, cell = np.arange(old), np.arange(new)[:, None]
+        inside = (pixel >= cell * old // new) & (pixel < -(-(cell + 1) * old // new))
+        means.append(jnp.asarray(inside / inside.sum(1, keepdims=True), x.dtype))
+    highest = jax.lax.Precision.HIGHEST
+    return jnp.einsum("ih,jw,nhwc->nijc", *means, x, precision=highest)
 
 
 def _blend(x: jax.Array, axis: int, position: np.ndarray) -> jax.Array:

@@ -60,6 +60,16 @@ def test_where_the_pixels_lie():
     np.testing.assert_allclose(aligned, np.arange(7) / 2)
 
 
+def test_area():
+    x = np.random.default_rng(2).normal(size=(2, 6, 9, 3)).astype(np.float32)
+    expected = x.reshape(2, 3, 2, 3, 3, 3).mean((2, 4))
+    assert_close(resize.area(x, (3, 3)), expected, 1e-6)
+    # 9 columns on 6: each new one covers 1.5, and takes the mean of both that it touches.
+    columns = np.floor(np.arange(6) * 1.5).astype(int)
+    expected = (x[:, :, columns] + x[:, :, columns + 1]) / 2
+    assert_close(resize.area(x, (6, 6)), expected, 1e-6)
+
+
 def test_only_pillow_antialiases():
     dot = np.zeros((1, 16, 16, 1), np.uint8)
     dot[0, 6, 6] = 255
@@ -96,7 +106,7 @@ def test_overshoots_are_cut():
 
 def test_jit_equals_eager():
     x = np.random.default_rng(1).normal(size=(2, 5, 6, 3)).astype(np.float32)
-    for function in (resize.half_pixel_bilinear, resize.tf1_bilinear):
+    for function in (resize.half_pixel_bilinear, resize.tf1_bilinear, resize.area):
         compiled = jax.jit(lambda x, f=function: f(x, (9, 4)))
         assert_close(compiled(x), function(x, (9, 4)), 1e-6)
 
