@@ -32,3 +32,58 @@ def r1_penalty(grad_images: jax.Array) -> jax.Array:
     """
     grad_images = grad_images.astype(jnp.promote_types(grad_images.dtype, jnp.float32))
     return jnp.sum(jnp.square(grad_images), range(1, grad_images.ndim))
+
+
+def least_squares_real(scores: jax.Array) -> jax.Array:
+    """(D(x) - 1)^2, of the discriminator on real images and of the generator on its own. Any shape.
+
+    Mao et al. 2017 (arXiv 1611.04076), equation 9: a = 0, b = c = 1, without its factor of 1/2, as
+    CycleGAN has it (arXiv 1703.10593, section 4).
+
+    >>> least_squares_real(jnp.array([1.0, 0.0, 3.0])).tolist()
+    [0.0, 1.0, 4.0]
+    """
+    return jnp.square(scores - 1)
+
+
+def least_squares_fake(scores: jax.Array) -> jax.Array:
+    """D(G(z))^2, of the discriminator on fakes. 1611.04076, equation 9, as above. Any shape."""
+    return jnp.square(scores)
+
+
+def wasserstein_real(scores: jax.Array) -> jax.Array:
+    """-D(x), of the critic on real images and of the generator on its own. Any shape.
+
+    Arjovsky et al. 2017 (arXiv 1701.07875), algorithm 1.
+    """
+    return -scores
+
+
+def wasserstein_fake(scores: jax.Array) -> jax.Array:
+    """D(G(z)), of the critic on fakes. 1701.07875, algorithm 1. Any shape."""
+    return scores
+
+
+def gradient_penalty(grad_images: jax.Array) -> jax.Array:
+    """(|gradient| - 1)^2 of the critic's scores at points between real and fake. [N, ...] -> [N]
+
+    Gulrajani et al. 2017 (arXiv 1704.00028), equation 3; the caller mixes real and fake images and
+    multiplies by lambda. The gradient of this is 0, not NaN, where that gradient is 0.
+
+    >>> gradient_penalty(jnp.array([[3.0, 4.0], [0.6, 0.8]])).tolist()
+    [16.0, 0.0]
+    """
+    return jnp.square(jnp.sqrt(r1_penalty(grad_images) + 1e-16) - 1)
+
+
+def l1(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Mean absolute difference of each example. [N, ...], [N, ...] -> [N]
+
+    pix2pix's distance to the target (arXiv 1611.07004, equation 3), CycleGAN's to the image gone
+    there and back and to the one already there (arXiv 1703.10593, equation 2 and section 5.2).
+
+    >>> l1(jnp.array([[1.0, 2.0], [0.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, -3.0]])).tolist()
+    [1.0, 1.5]
+    """
+    dtype = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
+    return jnp.mean(jnp.abs(a.astype(dtype) - b.astype(dtype)), range(1, a.ndim))
