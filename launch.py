@@ -9,7 +9,10 @@
                            shipped base (its name); "none" starts from random weights
 --config.FIELD=VALUE       change any field of the config
 --dry_run                  print what would be run, read and written, and stop
---num=N, --seed=S          pictures for --mode=sample (64, 0)
+--num=N, --seed=S          for --mode=sample: how many pictures (64), of which seed (0)
+--show=NAME, --label=NAME  for --mode=sample: instead of single pictures a system's other shows, for
+                           a style generator mixing, interpolation, translation or rotation; and one
+                           class of a conditional generator
 --coordinator=HOST:PORT --process_id=I --process_count=N
                            join a run over several hosts; TPU pods and Slurm need none of these
 """
@@ -56,12 +59,14 @@ def define_flags():
         "workdir": (None, "folder of the run"),
         "data_dir": ("", "a user's folder of photographs"),
         "init_from": (None, "workdir, checkpoint, .npz, shipped base, or none"),
+        "show": ("", "what to sample instead of single pictures"),
+        "label": ("", "class to sample from"),
         "coordinator": (None, "HOST:PORT of process 0"),
     }
     for name, (default, text) in texts.items():
         flags.DEFINE_string(name, default, text, flag_values=values)
     flags.DEFINE_bool("dry_run", False, "print what would be run and stop", flag_values=values)
-    flags.DEFINE_integer("num", 64, "pictures to sample", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("num", None, "pictures to sample", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", 0, "seed of --mode=sample", flag_values=values)
     flags.DEFINE_integer("process_id", None, "number of this process", flag_values=values)
     flags.DEFINE_integer("process_count", None, "number of processes", flag_values=values)
@@ -161,6 +166,7 @@ def main(argv: list[str], preemption: Preemption) -> int:
     with preemption.phase("import"):
         module = importlib.import_module(f"experiments.{name}")
         from jaxface import cache, parallel, start, train
+        from jaxface.system import Asked
         from jaxface.workdir import Workdir
 
         config = read_config(module, scale, stored, rest)
@@ -191,7 +197,8 @@ def main(argv: list[str], preemption: Preemption) -> int:
     if args.mode == "evaluate":
         return train.evaluate(system, config, workdir, preemption)
     if args.mode == "sample":
-        return train.sample(system, config, workdir, args.num, args.seed)
+        asked = Asked(args.show, args.seed, args.num, args.label)
+        return train.sample(system, config, workdir, asked)
     status = train.train(system, config, workdir, preemption, about)
     if status == 0:
         next_steps = getattr(module, "NEXT", {}).get(scale)

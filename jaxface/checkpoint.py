@@ -223,6 +223,16 @@ class Checkpoints:
             reason = "give a workdir, its checkpoints folder or one step of it"
         raise UserError(f"{path} holds no good checkpoint: {reason}.")
 
+    def digest(self, step: int) -> str:
+        """sha256 of what step `step` holds, as its manifest says it: the checkpoint's name for good.
+
+        Raises UserError where there is no such checkpoint.
+        """
+        try:
+            return _read_manifest(self._path(step))["sha256"]
+        except Damaged as damage:
+            raise UserError(f"checkpoint {self._path(step)}: {damage}.") from None
+
     def steps(self) -> list[int]:
         """Committed steps in ascending order: those whose manifest is there and whole."""
         return [step for step in self._numbered() if _is_committed(self._path(step))]

@@ -47,6 +47,24 @@ class Figure(NamedTuple):
     photographs: bool = False  # whether training photographs are among them
 
 
+class Film(NamedTuple):
+    """Moving pictures that a system can show, each frame a grid."""
+
+    frames: np.ndarray  # uint8 [T, N, H, W, C]
+    columns: int
+    caption: str
+    fps: int = 24
+
+
+class Asked(NamedTuple):
+    """What a user asks --mode=sample for."""
+
+    show: str = ""  # a name of System.shows, "" for single pictures and a grid of them
+    seed: int = 0
+    number: int | None = None  # of pictures, None for as many as are usual
+    label: str = ""  # a class of a conditional system, "" for all by turns
+
+
 class System(NamedTuple):
     """A method as pure functions, after `optax.GradientTransformation`."""
 
@@ -54,7 +72,11 @@ class System(NamedTuple):
     train_step: Callable  # (state, batch, key, *, axis=None) -> (TrainState, {name: scalar})
     batches: Callable  # (start, process_index, process_count) -> iterator of {name: numpy array}
     evals: Mapping[str, Callable]  # {name: (state, key) -> {metric: Result | Figure | float}}
-    sample: Callable  # (state, key, number) -> uint8 images [number, H, W, C]
+    sample: Callable  # (state, key, number, label="") -> uint8 images [number, H, W, C]
+    shows: Mapping[str, Callable] = MappingProxyType(
+        {}
+    )  # {name: (state, key, number or None, label)
+    #   -> Figure | Film}: what else --mode=sample can show; "" is no label
     resident: Callable = dict  # () -> {name: numpy array} kept whole in device memory; a batch
     #   then carries "index" and the compiled step sees {name: array[index]} in its place
     preview: Callable | None = None  # () -> Figure of training images as the step sees them

@@ -8,6 +8,7 @@ import datetime
 import importlib.metadata
 import io
 import json
+import math
 import platform
 import time
 
@@ -18,11 +19,11 @@ from PIL import Image
 
 from jaxface import parallel
 from jaxface.checkpoint import Checkpoints, check_space, estimate_bytes
-from jaxface.errors import UserError
+from jaxface.errors import UserError, nearest
 from jaxface.preemption import STOPPED
 from jaxface.reports import report
 from jaxface.reports.grid import make_grid
-from jaxface.system import Figure, Result, RunConfig, System
+from jaxface.system import Asked, Figure, Film, Result, RunConfig, System
 from jaxface.terminal import Progress, say
 from jaxface.workdir import Workdir, as_dict, write_json
 
@@ -186,7 +187,7 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
 def evaluate(system: System, config: RunConfig, workdir: Workdir, preemption) -> int:
     """Judges the newest checkpoint of a workdir again and renews results.json and the report."""
     key = jax.random.key(config.seed)
-    state = newest(system, config, workdir)
+    state, _ = newest(system, config, workdir)
     with preemption.phase("evaluate"), workdir.clock("evaluate", int(state.step)):
         results = run_evals(system.evals, state, key, workdir, provenance(config, int(state.step)))
     workdir.add_results(results)
@@ -195,30 +196,45 @@ def evaluate(system: System, config: RunConfig, workdir: Workdir, preemption) ->
     return 0
 
 
-def sample(system: System, config: RunConfig, workdir: Workdir, number: int, seed: int) -> int:
-    """Writes `number` pictures of the newest checkpoint and one grid of them."""
-    state = newest(system, config, workdir)
-    step = int(state.step)
-    images = system.sample(state, jax.random.key(seed), number)
-    about = provenance(config, step) | {"seed": str(seed)}
-    for index, image in enumerate(images):
-        figure = Figure(image[None], 1, f"Sample {index} of seed {seed} at step {step}.")
-        workdir.add_picture(f"seed{seed}/{index:05d}", figure, about | {"index": str(index)})
-    caption = f"{number} samples of seed {seed} at step {step}."
-    columns = int(np.ceil(np.sqrt(number)))
-    workdir.add_figure(f"seed{seed}", Figure(images, columns, caption), about)
-    say(f"{number} pictures: {workdir.path / 'generated' / f'seed{seed}'}")
-    say(f"Grid: {workdir.path / 'samples' / f'seed{seed}.png'}")
+def sample(system: System, config: RunConfig, workdir: Workdir, asked: Asked) -> int:
+    """Writes what the newest checkpoint shows: single faces and a grid of them, or a tour."""
+    if asked.show and asked.show not in system.shows:
+        raise UserError(
+            f"--show={asked.show}: this system shows {', '.join(system.shows) or 'single pictures only'}."
+            f"{nearest(asked.show, system.shows)}"
+        )
+    state, digest = newest(system, config, workdir)
+    step, key = int(state.step), jax.random.key(asked.seed)
+    about = provenance(config, step) | {"seed": str(asked.seed), "checkpoint_sha256": digest}
+    about |= {"label": asked.label} if asked.label else {}
+    name = f"seed{asked.seed}" + (f"-{asked.label}" if asked.label else "")
+    if not asked.show:
+        images = system.sample(state, key, asked.number or GRID, asked.label)
+        for index, image in enumerate(images):
+            figure = Figure(image[None], 1, f"Sample {index} of seed {asked.seed} at step {step}.")
+            workdir.add_picture(f"{name}/{index:05d}", figure, about | {"index": str(index)})
+        say(f"{len(images)} pictures: {workdir.path / 'generated' / name}")
+        caption = f"{len(images)} samples of seed {asked.seed} at step {step}."
+        shown = Figure(images, math.ceil(math.sqrt(len(images))), caption)
+    else:
+        name = f"{asked.show}-{name}"
+        shown = system.shows[asked.show](state, key, asked.number, asked.label)
+    if isinstance(shown, Film):
+        say(f"Film: {workdir.add_film(name, shown, about)}")
+    else:
+        workdir.add_figure(name, shown, about)
+        say(f"Grid: {workdir.path / 'samples' / f'{name}.png'}")
     return 0
 
 
 def newest(system: System, config: RunConfig, workdir: Workdir):
-    """The newest good state of a workdir, on the host."""
+    """The newest good state of a workdir, on the host, and the sha256 of its checkpoint."""
     shapes = jax.eval_shape(system.init, jax.random.key(config.seed))
-    restored = Checkpoints(workdir.path / "checkpoints", keep=config.keep, log=say).restore(shapes)
+    checkpoints = Checkpoints(workdir.path / "checkpoints", keep=config.keep, log=say)
+    restored = checkpoints.restore(shapes)
     if restored is None:
         raise UserError(f"--workdir={workdir.path} has no checkpoint to read: train it first.")
-    return parallel.to_host(restored[0])
+    return parallel.to_host(restored[0]), checkpoints.digest(restored[2])
 
 
 def dry_run(system: System, config: RunConfig, workdir: Workdir) -> int:

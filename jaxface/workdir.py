@@ -20,13 +20,13 @@ import time
 import numpy as np
 
 from jaxface.errors import UserError
-from jaxface.reports.grid import save_grid
-from jaxface.system import Figure, Result
+from jaxface.reports.grid import save_film, save_grid
+from jaxface.system import Figure, Film, Result
 
 # Fields that may differ when a run is continued: how long, how often, where things lie.
 MAY_CHANGE = {
     "kimg", "steps", "log_every", "sample_every", "eval_every", "save_every", "keep", "max_skipped",
-    "compile", "data_dir", "build_dir", "eval_images", "truncation",
+    "compile", "data_dir", "build_dir", "eval_images", "truncation", "truncation_cutoff",
 }  # fmt: skip
 
 
@@ -129,6 +129,13 @@ class Workdir:
         path = self.path / "generated" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_grid(figure.images, path, figure.columns, about, side=0)
+
+    def add_film(self, name: str, film: Film, about: dict[str, str]) -> pathlib.Path:
+        """Saves moving pictures as generated/<name>.gif, provenance in its comment. -> its path"""
+        path = self.path / "generated" / f"{name}.gif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_film(film, path, about)
+        return path
 
     @contextlib.contextmanager
     def clock(self, activity: str, step: int = 0):

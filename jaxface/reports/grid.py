@@ -1,11 +1,14 @@
-"""Grids of pictures as PNG files that say what they are."""
+"""Grids of pictures as PNG and GIF files that say what they are."""
 
+import json
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from jaxface.system import Film
 
 SIDE = 96  # px that a small picture is enlarged to at least, so that a person sees something
 GAP = 2  # px between pictures
@@ -65,4 +68,21 @@ def save_grid(
     path = pathlib.Path(path)
     draft = path.with_name(path.name + ".tmp")
     Image.fromarray(make_grid(images, columns, side)).save(draft, format="PNG", pnginfo=info)
+    draft.replace(path)
+
+
+def save_film(film: Film, path: str | pathlib.Path, about: Mapping[str, str]) -> None:
+    """Saves a film as an endless GIF whose comment is `about` as JSON; never half a file."""
+    frames = [Image.fromarray(make_grid(frame, film.columns)) for frame in film.frames]
+    path = pathlib.Path(path)
+    draft = path.with_name(path.name + ".tmp")
+    frames[0].save(
+        draft,
+        format="GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=round(1000 / film.fps / 10) * 10,  # GIF counts hundredths of a second
+        loop=0,
+        comment=json.dumps(dict(about)).encode(),
+    )
     draft.replace(path)

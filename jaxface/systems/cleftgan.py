@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxface import losses
+from jaxface import losses, tours
 from jaxface.data import pipeline
 from jaxface.errors import UserError
 from jaxface.metrics import judge
@@ -77,6 +77,7 @@ class Config(RunConfig):
     # Judgement
     eval_images: int = 1000  # generated images that KID and FD compare with the training set
     truncation: float = 1.0  # psi of grids and --mode=sample (the paper's demo: 0.99)
+    truncation_cutoff: int = 0  # layers from the first that psi acts on, 0: all
 
     @property
     def num_steps(self) -> int:
@@ -411,26 +412,57 @@ def build(config: Config, start=None) -> System:
     def resident():
         return {"image": faces().images} | fields() if faces().fits_in_memory else {}
 
-    @functools.partial(jax.jit, static_argnames="truncation")
-    def draw(variables, key, examples, label, truncation=1.0):
+    @functools.partial(jax.jit, static_argnames=("truncation", "cutoff"))
+    def styles(variables, key, examples, label, truncation, cutoff):
         z = latent(key, {"example": examples})
-        ws = G.apply(variables, z, label, truncation=truncation, method="mapping")
-        images = G.apply(variables, ws, method="synthesis")
+        return G.apply(variables, z, label, truncation, cutoff or None, method="mapping")
+
+    @jax.jit
+    def paint(variables, ws, transforms=None):
+        images = G.apply(variables, ws, transform=transforms, method="synthesis")
         return jnp.clip(jnp.round(images * 127.5 + 127.5), 0, 255).astype(jnp.uint8)
 
-    def generate(ema, key, number, truncation=1.0):
-        """Images of an averaged generator. -> uint8 [number, H, W, C]"""
-        label = None
-        images = []
+    def styles_of(ema, key, number, truncation=1.0, cutoff=0, side=""):
+        """Yields the styles of faces 0 to number - 1, EVAL_BATCH at a time: one compiled shape."""
+        if side and side not in (SIDES if config.condition_on else ()):
+            raise UserError(
+                f"--label={side}: this generator was trained with "
+                + (f"the labels {', '.join(SIDES)}." if config.condition_on else "no labels.")
+            )
         for first in range(0, number, EVAL_BATCH):
-            examples = jnp.arange(first, first + EVAL_BATCH)
+            examples, label = jnp.arange(first, first + EVAL_BATCH), None
             if config.condition_on:
-                label = jax.nn.one_hot(examples % len(SIDES), len(SIDES))
-            images.append(np.asarray(draw(ema, key, examples, label, truncation)))
-        return np.concatenate(images)[:number]
+                one = jnp.full_like(examples, SIDES.index(side)) if side else examples % len(SIDES)
+                label = jax.nn.one_hot(one, len(SIDES))
+            yield styles(ema, key, examples, label, truncation, cutoff)
 
-    def sample(state, key, number):
-        return generate(state.ema, key, number, config.truncation)
+    def generate(ema, key, number, **settings):
+        """Images of an averaged generator. -> uint8 [number, H, W, C]"""
+        parts = [np.asarray(paint(ema, ws)) for ws in styles_of(ema, key, number, **settings)]
+        return np.concatenate(parts)[:number]
+
+    shown = {"truncation": config.truncation, "cutoff": config.truncation_cutoff}
+
+    def sample(state, key, number, label=""):
+        return generate(state.ema, key, number, side=label, **shown)
+
+    def painter(state, key, label):
+        def all_styles(number):
+            parts = styles_of(state.ema, key, number, side=label, **shown)
+            return np.concatenate([np.asarray(ws) for ws in parts])[:number]
+
+        def all_painted(ws, transforms):
+            spare = -len(ws) % EVAL_BATCH
+            fill = lambda x: np.concatenate([x, np.repeat(x[:1], spare, 0)])
+            parts = zip(*(fill(x).reshape(-1, EVAL_BATCH, *x.shape[1:]) for x in (ws, transforms)))
+            return np.concatenate([np.asarray(paint(state.ema, *part)) for part in parts])[
+                : len(ws)
+            ]
+
+        return tours.Painter(all_styles, all_painted)
+
+    def show(tour):
+        return lambda state, key, number, label: tour(painter(state, key, label), number)
 
     @functools.cache
     def base_ema():
@@ -490,6 +522,7 @@ def build(config: Config, start=None) -> System:
         evals={"quality": quality, "copies": copies},
         monitors={"kid": progress},
         sample=sample,
+        shows={name: show(tour) for name, tour in tours.SHOWS.items()},
         resident=resident,
         preview=preview,
         start_from=start_from if transfer else None,
