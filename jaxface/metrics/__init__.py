@@ -2,7 +2,18 @@
 
 from jaxface.metrics.dish import dish
 from jaxface.metrics.frechet import frechet_distance, frechet_from_statistics
-from jaxface.metrics.kid import kid
+from jaxface.metrics.inception_score import inception_score
+from jaxface.metrics.kid import kid, kid_subsets
+from jaxface.metrics.ppl import ppl
 from jaxface.metrics.precision_recall import precision_recall
 
-__all__ = ["dish", "frechet_distance", "frechet_from_statistics", "kid", "precision_recall"]
+__all__ = [
+    "dish",
+    "frechet_distance",
+    "frechet_from_statistics",
+    "inception_score",
+    "kid",
+    "kid_subsets",
+    "ppl",
+    "precision_recall",
+]

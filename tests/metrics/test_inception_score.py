@@ -4,7 +4,7 @@ import golden
 import numpy as np
 import pytest
 
-from jaxface.metrics.inception_score import inception_score
+from jaxface.metrics import inception_score
 
 
 @pytest.mark.parametrize("splits", [1, 5, 10])
