@@ -1,28 +1,43 @@
-"""Networks to start from: a workdir, a checkpoint, a packed .npz, or a base shipped with jaxface.
+"""Networks to start from: a workdir, a checkpoint, a packed .npz, an export (.safetensors), a snapshot
+of NVIDIA's StyleGAN3 (.pkl), or a base shipped with jaxface. What a file is, its content says.
 
 python -m jaxface.start WORKDIR FILE.npz      packs a run's newest networks, float16
 """
 
+import dataclasses
 import hashlib
 import json
 import pathlib
 import sys
+from collections.abc import Callable
 
 import flax.traverse_util
+import jax
 import numpy as np
 
-from jaxface import assets
+from jaxface import assets, weights
 from jaxface.checkpoint import Checkpoints
 from jaxface.errors import UserError, nearest
+from jaxface.models import stylegan3
+from jaxface.weights import kinds
 
 KEPT = ("params/discriminator", "ema/params", "ema/stats")  # what a transfer needs
 
 
-def read(name: str) -> tuple[dict | None, dict | None]:
+# What a snapshot may say of its generator that no config can: it has to be the published value.
+FIXED = ("num_critical", "first_cutoff", "first_stopband", "last_stopband_rel", "output_scale")
+FIXED += ("filter_size", "lrelu_upsampling")
+KINDS = {kinds.NPZ: "packed networks", kinds.SAFETENSORS: "export"}  # as a lineage names them
+
+
+def read(name: str, say: Callable[[str], None] = print) -> tuple[dict | None, dict | None]:
     """Returns (tree of numpy arrays, what it is) for --init_from=`name`; (None, None) for "".
 
+    Args:
+      say: called with a line on what was mapped and what was not.
+
     Raises:
-      UserError: no such file or base, or one that is damaged or holds no networks.
+      UserError: no such file or base, or one that is damaged, unsafe or holds no networks.
     """
     if not name:
         return None, None
@@ -34,20 +49,166 @@ def read(name: str) -> tuple[dict | None, dict | None]:
         raise UserError(
             f"--init_from={name} is neither a file, a workdir nor a shipped base.{nearest(name, shipped)}"
         )
+    left: list[str] = []
     if path.is_dir():
         tree, meta = Checkpoints(path, log=lambda _: None).load(path)
         about = {"kind": "checkpoint", "path": name, "run": meta.get("run")}
-    elif path.suffix == ".npz":
-        tree, meta = unpack(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        about = {"kind": "packed networks", "path": name, "sha256": digest} | meta
     else:
-        raise UserError(
-            f"--init_from={name}: give a workdir, a checkpoint folder or a packed .npz."
-        )
-    if not {"ema", "params"} <= tree.keys() or "discriminator" not in tree["params"]:
+        kind = kinds.kind_of(path)
+        about = {"kind": KINDS.get(kind, kind), "path": name, "sha256": _sha256(path)}
+        if kind == kinds.SNAPSHOT:
+            tree, more, left = _from_snapshot(path)
+        elif kind == kinds.NPZ:
+            tree, more = unpack(path)
+            more = _known(more)
+        elif kind == kinds.SAFETENSORS:
+            arrays, more = weights.read_safetensors(path)
+            tree, more = _nested(arrays), _known(more)
+        else:
+            raise _unfit(name, path, kind)
+        about |= more
+    if not _has_networks(tree):
         raise UserError(f"--init_from={name} holds no generator and discriminator of this project.")
+    mapped, rest = _mapped(tree)
+    about["mapped"] = mapped
+    left += rest
+    if left:
+        about["unmapped"] = _listed(left)
+    say(_told(about))
     return tree, about
+
+
+def _known(meta: dict) -> dict:
+    """What a file of ours says of itself, and nothing else that it may say."""
+    return {key: meta[key] for key in ("run", "step", "config") if key in meta}
+
+
+def _has_networks(tree: dict) -> bool:
+    params, ema = tree.get("params"), tree.get("ema")
+    return (
+        isinstance(params, dict)
+        and isinstance(ema, dict)
+        and isinstance(params.get("discriminator"), dict)
+        and all(isinstance(ema.get(part), dict) for part in ("params", "stats"))
+    )
+
+
+def _mapped(tree: dict) -> tuple[dict[str, int], list[str]]:
+    """How many arrays each network gets, and the names of those that no network gets."""
+    count = lambda part: len(flax.traverse_util.flatten_dict(part))
+    mapped = {
+        "generator": count(tree["params"].get("generator", {})),
+        "discriminator": count(tree["params"]["discriminator"]),
+        "averaged generator": count(tree["ema"]["params"]) + count(tree["ema"]["stats"]),
+    }
+    if isinstance(tree.get("model_state"), dict) and "generator" in tree["model_state"]:
+        mapped["generator"] += count(tree["model_state"]["generator"])
+    used = {"params": {"generator", "discriminator"}, "ema": {"params", "stats"}}
+    used["model_state"] = {"generator"}
+    left = []
+    for key, part in tree.items():
+        if key in used and isinstance(part, dict):
+            left += [f"{key}/{inner}" for inner in part if inner not in used[key]]
+        else:
+            left.append(key)
+    return mapped, left
+
+
+def _listed(names: list[str], most: int = 12) -> str:
+    """Names in a line; constants that are made from a network's arguments are only counted."""
+    constants = [name for name in names if name.endswith("(made from the arguments)")]
+    others = [name for name in names if name not in constants]
+    shown = others[:most] + ([f"{len(others) - most} more"] if len(others) > most else [])
+    if constants:
+        shown.append(f"{len(constants)} filters, made from the arguments")
+    return ", ".join(shown)
+
+
+def _told(about: dict) -> str:
+    mapped = ", ".join(f"{name} {number}" for name, number in about["mapped"].items() if number)
+    line = f"Starting from {about['path']} ({about['kind']}). Arrays mapped: {mapped}."
+    if "unmapped" in about:
+        line += f" Not mapped: {about['unmapped']}."
+    if about.get("augment_p") is not None:
+        line += f" Its augmentation stood at p={about['augment_p']:.3g} (--config.augment_p)."
+    if "flags" in about:
+        line += f" It fits {about['flags']}."
+    return line
+
+
+def _unfit(name: str, path: pathlib.Path, kind: str) -> UserError:
+    """Why a file of another kind is none to start from; a dangerous one is refused as that."""
+    what = f"a {kind}"
+    if kind in (kinds.TORCH, kinds.PICKLE):
+        arrays = weights.read_torch(path)
+        what += f" of {len(arrays)} arrays ({next(iter(arrays))[:60]}, ...)"
+    return UserError(
+        f"--init_from={name} is {what}, not a generator and its discriminator: give a workdir, a "
+        "checkpoint folder, a packed .npz, an exported .safetensors or a StyleGAN3 snapshot (.pkl)."
+    )
+
+
+def _from_snapshot(path: pathlib.Path) -> tuple[dict, dict, list[str]]:
+    """(tree, what it is, names that went nowhere) of an NVIDIA snapshot."""
+    snap = weights.read_nvidia_snapshot(path)
+    averaged = snap.generator_ema or snap.generator
+    if snap.discriminator is None:
+        raise UserError(f"--init_from={path}: this snapshot has no discriminator to go on with.")
+    defaults = {field.name: field.default for field in dataclasses.fields(stylegan3.Generator)}
+    kwargs = snap.kwargs["G_ema" if snap.generator_ema else "G"]
+    for key in FIXED:
+        if kwargs.get(key, defaults[key]) != defaults[key]:
+            raise UserError(
+                f"--init_from={path}: its generator was made with {key}={kwargs[key]}, which no config "
+                f"has (all have {defaults[key]:.6g}): it cannot be trained on."
+            )
+    host = lambda tree: jax.tree.map(np.asarray, tree)
+    ema = host(averaged.variables)
+    tree = {
+        "params": {"discriminator": host(snap.discriminator.variables["params"])},
+        "ema": {"params": ema["params"], "stats": ema["stats"]},
+    }
+    if snap.generator is not None:
+        generator = host(snap.generator.variables)
+        tree["params"]["generator"] = generator["params"]
+        tree["model_state"] = {"generator": generator["stats"]}
+    more = {"augment_p": snap.augment_p, "kwargs": snap.kwargs}
+    more["flags"] = _flags(kwargs, snap.kwargs["D"])
+    return tree, more, list(snap.unmapped)
+
+
+def _flags(generator: dict, discriminator: dict) -> str:
+    """The command line that makes networks of a snapshot's size."""
+    radial = bool(generator.get("use_radial_filters"))
+    default = {"channel_base": 32768, "channel_max": 512}
+    double = 2 if radial else 1
+    values = {
+        "resolution": generator["img_resolution"],
+        "channels": generator["img_channels"],
+        "variant": "r" if radial else "t",
+        "z_dim": generator["z_dim"],
+        "w_dim": generator["w_dim"],
+        "mapping_layers": generator.get("mapping_kwargs", {}).get("num_layers", 2),
+        "num_layers": generator.get("num_layers", 14),
+        "margin_size": generator.get("margin_size", 10),
+    }
+    for key, value in default.items():
+        values[key] = int(generator.get(key, value)) // double
+        values[f"discriminator_{key}"] = discriminator.get(key, value)
+    return " ".join(f"--config.{key}={value}" for key, value in values.items())
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _nested(flat: dict[str, np.ndarray]) -> dict:
+    """Arrays named by paths as a tree; {} where a name is also the path to others."""
+    try:
+        return flax.traverse_util.unflatten_dict(flat, sep="/")
+    except (TypeError, AttributeError):
+        return {}
 
 
 def pack(workdir: str, file: str) -> int:
@@ -66,14 +227,15 @@ def pack(workdir: str, file: str) -> int:
 
 def unpack(path: pathlib.Path) -> tuple[dict, dict]:
     """The tree (float16 widened to float32) and description that `pack` wrote."""
+    flat = weights.read_npz(path)
     try:
-        with np.load(path, allow_pickle=False) as data:
-            flat = {name: data[name] for name in data.files}
         meta = json.loads(str(flat.pop("__meta__")))
-    except Exception as error:
+        if type(meta) is not dict:
+            raise ValueError("its description is no dictionary")
+    except (KeyError, ValueError, RecursionError) as error:
         raise UserError(f"--init_from={path}: not a file that jaxface packed ({error}).") from None
     flat = {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in flat.items()}
-    return flax.traverse_util.unflatten_dict(flat, sep="/"), meta
+    return _nested(flat), meta
 
 
 if __name__ == "__main__":

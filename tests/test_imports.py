@@ -21,14 +21,15 @@ MAY = {
     "faces": {"models", "ops"},
     "metrics": {"models", "ops"},
     "data": {"phantom", "faces"},
-    "systems": {"losses", "metrics", "faces", "data", "models", "ops", "parallel"},
+    "systems": {"losses", "metrics", "faces", "data", "models", "ops", "parallel", "tours"},
     "reports": set(),
     "checkpoint": {"parallel"},
     "preemption": set(),
     "workdir": {"reports"},
     "cache": set(),
+    "tours": set(),
     "weights": {"models", "cache"},
-    "start": {"checkpoint", "weights"},
+    "start": {"checkpoint", "weights", "models"},
     "train": {"parallel", "checkpoint", "preemption", "reports", "workdir"},
 }
 FILES = sorted((ROOT / "jaxface").rglob("*.py"))

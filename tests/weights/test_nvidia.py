@@ -31,10 +31,10 @@ def networks(variant: str = "t", classes: int = 3):
     for seed, name in enumerate(("G", "D", "G_ema")):
         module, inputs = (d, (x, c)) if name == "D" else (g, (z, c))
         shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+        leaves, tree = jax.tree.flatten(shapes)
         rng = np.random.default_rng(seed)
-        variables = jax.tree.map(
-            lambda s: (0.3 * rng.normal(size=s.shape) + 0.5).astype(np.float32), shapes
-        )
+        values = [(0.3 * rng.normal(size=s.shape) + 0.5).astype(np.float32) for s in leaves]
+        variables = jax.tree.unflatten(tree, values)
         to_state_dict = (discriminator if name == "D" else stylegan3).to_state_dict
         kwargs = d_kwargs if name == "D" else g_kwargs
         found[name] = kwargs, to_state_dict(kwargs, variables)
