@@ -1,6 +1,7 @@
 """Metrics of images and of people: float64 on the host, each with its protocol and its interval."""
 
 from jaxface.metrics.dish import dish
+from jaxface.metrics.equivariance import eq_r, eq_t
 from jaxface.metrics.frechet import frechet_distance, frechet_from_statistics
 from jaxface.metrics.inception_score import inception_score
 from jaxface.metrics.kid import kid, kid_subsets
@@ -9,6 +10,8 @@ from jaxface.metrics.precision_recall import precision_recall
 
 __all__ = [
     "dish",
+    "eq_r",
+    "eq_t",
     "frechet_distance",
     "frechet_from_statistics",
     "inception_score",
