@@ -21,7 +21,7 @@ from typing import Any
 
 from jaxface.errors import UserError
 
-MAX_OPCODES = 1_000_000  # a StyleGAN3 snapshot takes 60,000; a million take about two seconds
+MAX_OPCODES = 500_000  # a StyleGAN3 snapshot takes 42,000; this many take about a second
 MAX_DEPTH = 32  # of dictionaries in dictionaries
 MAX_NAME = 1000  # characters of an array's name
 SLACK = 16 << 20  # bytes that even a small file may ask for
@@ -174,15 +174,17 @@ class Machine:
 
     def _line(self, limit: int) -> bytes:
         # In growing pieces: many short lines must not each copy the longest allowed one.
-        seen = 256
+        seen = 64
         while True:
             piece = bytes(self.data[self.at : self.at + min(seen, limit)])
             end = piece.find(b"\n")
             if end >= 0:
                 self.at += end + 1
                 return piece[:end]
-            if len(piece) < seen:
-                raise ValueError(f"no end of line in {len(piece)} bytes")
+            if self.at + len(piece) == len(self.data):
+                raise IndexError
+            if len(piece) == limit:
+                raise ValueError(f"no end of line in {limit:,} bytes")
             seen *= 4
 
     # ---- the stack --------------------------------------------------------------------------
