@@ -1,5 +1,6 @@
-"""Readers of foreign weights that run nothing of the file, and our own export."""
+"""Readers of foreign weights that run nothing of the file, our own export, and what is fetched."""
 
+from jaxface.weights.fetch import fetched
 from jaxface.weights.npz import read_npz
 from jaxface.weights.nvidia import Snapshot, read_nvidia_snapshot
 from jaxface.weights.safetensors_file import export_safetensors, read_safetensors
@@ -10,6 +11,7 @@ __all__ = [
     "Snapshot",
     "UnsafeFileError",
     "export_safetensors",
+    "fetched",
     "read_npz",
     "read_nvidia_snapshot",
     "read_safetensors",

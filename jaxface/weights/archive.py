@@ -1,6 +1,5 @@
 """Zip archives read in place: by name, never unpacked, sizes checked before anything is allocated."""
 
-import os
 import struct
 import zlib
 from typing import NamedTuple
@@ -27,6 +26,10 @@ class Entry(NamedTuple):
 class Archive:
     """The entries of a zip archive (stored or deflated, zip64 too).
 
+    Args:
+      names_are_paths: refuse names that would lead out of a folder, had anyone unpacked them there;
+        the arrays of an .npz may be named as they like.
+
     Attributes:
       entries: {name: Entry}.
 
@@ -35,8 +38,8 @@ class Archive:
         named twice or together far larger than the archive.
     """
 
-    def __init__(self, path: str | os.PathLike, data: memoryview, budget: Budget):
-        self.path, self.data, self.budget = path, data, budget
+    def __init__(self, data: memoryview, budget: Budget, names_are_paths: bool = True):
+        self.data, self.budget, self._names_are_paths = data, budget, names_are_paths
         try:
             count, size, self._directory = self._find_directory()
             if count > MAX_ENTRIES:
@@ -81,7 +84,7 @@ class Archive:
             raw = bytes(self.data[at + 46 : at + 46 + name])
             more = self.data[at + 46 + name : at + 46 + name + extra]
             full, packed, start = self._wide(more, full, packed, start)
-            text = self._safe_name(raw)
+            text = self._checked_name(raw)
             if flags & 1 or method not in (_STORED, _DEFLATED):
                 raise self.budget.refuse(f"entry {shown(text)} is encrypted or packed unusually")
             if text in entries:
@@ -109,11 +112,13 @@ class Archive:
             wide.append(number)
         return wide
 
-    def _safe_name(self, raw: bytes) -> str:
+    def _checked_name(self, raw: bytes) -> str:
         try:
             name = raw.decode("utf-8")
         except UnicodeDecodeError:
             name = raw.decode("latin-1")
+        if not self._names_are_paths:
+            return name
         parts = name.split("/")
         if name.startswith("/") or ".." in parts or any(c in name for c in "\\:\0"):
             raise self.budget.refuse(f"entry {shown(name)} points out of the archive")

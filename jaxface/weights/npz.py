@@ -29,7 +29,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     budget = Budget(path, len(data))
     if bytes(data[:4]) != b"PK\3\4":
         raise UserError(f"{shown(path, 300)} is no .npz archive.")
-    archive = Archive(path, data, budget)
+    archive = Archive(data, budget, names_are_paths=False)
     if not all(name.endswith(".npy") for name in archive.entries):
         raise UserError(f"{shown(path, 300)} is an archive, but not one of NumPy arrays.")
     return {

@@ -39,10 +39,18 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
       UnsafeFileError: a global or opcode that no weights need, named; sizes that the file does not hold.
       UserError: no such file, or no array in it.
     """
-    data = open_bytes(path)
+    return _read(open_bytes(path), path)
+
+
+def read_torch_bytes(data: bytes, what: str = "the file") -> dict[str, np.ndarray]:
+    """`read_torch` of a file in memory, called `what` in errors."""
+    return _read(memoryview(data), what)
+
+
+def _read(data: memoryview, path: str | os.PathLike) -> dict[str, np.ndarray]:
     budget = Budget(path, len(data))
     if bytes(data[:4]) == b"PK\3\4":
-        value = _read_archive(Archive(path, data, budget), budget)
+        value = _read_archive(Archive(data, budget), budget)
     else:
         value = _read_stream(data, budget)
     return _unwrapped(value, budget)
