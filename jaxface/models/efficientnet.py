@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxface.errors import UserError
+from jaxface.models.named import NamedArrays
 
 BLOCKS = (  # table 1 of the paper: (repeats, stride of the first, expansion, kernel, channels)
     (1, 1, 1, 3, 16),
@@ -136,19 +136,9 @@ def from_state_dict(kwargs: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     module = EfficientNetLite0(**kwargs)
     blank = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), blank)["params"]
-    left = {name for name in arrays if not name.endswith("num_batches_tracked")}
-    wrong: list[str] = []
-
-    def take(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        left.discard(name)
-        if name not in arrays:
-            wrong.append(f"{name}: missing")
-        elif arrays[name].shape != shape:
-            wrong.append(f"{name}: has shape {tuple(arrays[name].shape)}, wanted {shape}")
-        else:
-            return np.asarray(arrays[name], np.float64)
-        return np.ones(shape)
-
+    source = NamedArrays(
+        "EfficientNet-Lite0", arrays, lambda name: name.endswith("num_batches_tracked")
+    )
     params: dict[str, Any] = {}
     for path, (conv, norm) in _layers().items():
         node, wanted = params, shapes
@@ -158,28 +148,17 @@ def from_state_dict(kwargs: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
             node = node.setdefault(key, {})
         shape = wanted["kernel"].shape
         if path[-1] == "depthwise":
-            weight = take(f"{conv}.weight", (shape[2], 1, *shape[:2]))[:, 0]
+            weight = source.take(f"{conv}.weight", (shape[2], 1, *shape[:2]))[:, 0]
             weight = np.transpose(weight, (1, 2, 0))
         elif len(shape) == 4:
-            weight = take(f"{conv}.weight", (shape[3], shape[2], *shape[:2]))
+            weight = source.take(f"{conv}.weight", (shape[3], shape[2], *shape[:2]))
             weight = np.transpose(weight, (2, 3, 1, 0))
         else:
-            weight = take(f"{conv}.weight", (shape[1], shape[0], 1, 1))[:, :, 0, 0].T
-        scale, shift, mean, variance = (
-            take(f"{norm}.{part}", shape[-1:])
-            for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        # y = (conv(x) - mean) / sqrt(variance + eps) * scale + shift, as one convolution.
-        scale = scale / np.sqrt(variance + 1e-3)
-        node[path[-1]] = {
-            "kernel": jnp.asarray(weight * scale, jnp.float32),
-            "bias": jnp.asarray(shift - mean * scale, jnp.float32),
-        }
+            weight = source.take(f"{conv}.weight", (shape[1], shape[0], 1, 1))[:, :, 0, 0].T
+        node[path[-1]] = source.folded(weight, norm, epsilon=1e-3)
     params["classifier"] = {
-        "kernel": jnp.asarray(take("_fc.weight", (CLASSES, FEATURES)).T, jnp.float32),
-        "bias": jnp.asarray(take("_fc.bias", (CLASSES,)), jnp.float32),
+        "kernel": jnp.asarray(source.take("_fc.weight", (CLASSES, FEATURES)).T, jnp.float32),
+        "bias": jnp.asarray(source.take("_fc.bias", (CLASSES,)), jnp.float32),
     }
-    wrong += [f"{name}: not in this network" for name in sorted(left)]
-    if wrong:
-        raise UserError("these weights are not EfficientNet-Lite0's:\n  " + "\n  ".join(wrong))
+    source.close()
     return Loaded(module, {"params": params})

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxface.errors import UserError
 from jaxface.models.blazeface import Depthwise
+from jaxface.models.named import NamedArrays
 
 SIDE = 112  # px
 EXPRESSIONS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
@@ -106,17 +106,10 @@ def from_state_dict(kwargs: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
       UserError: names every array that is missing, left over or of another shape.
     """
     module = Expression(**kwargs)
-    left, wrong = set(arrays), []
+    source = NamedArrays("the expression network", arrays)
 
     def take(name: str, shape: tuple[int, ...]) -> jax.Array:
-        left.discard(name)
-        if name not in arrays:
-            wrong.append(f"{name}: missing")
-        elif arrays[name].shape != shape:
-            wrong.append(f"{name}: has shape {tuple(arrays[name].shape)}, wanted {shape}")
-        else:
-            return jnp.asarray(arrays[name], jnp.float32)
-        return jnp.zeros(shape)
+        return jnp.asarray(source.take(name, shape), jnp.float32)
 
     def separable(path: str, inputs: int, channels: int) -> dict[str, Any]:
         kernel = take(f"{path}/depthwise_filter", (3, 3, inputs, 1))[..., 0]
@@ -147,7 +140,5 @@ def from_state_dict(kwargs: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
         "kernel": take("fc/weights", (inputs, len(EXPRESSIONS))),
         "bias": take("fc/bias", (len(EXPRESSIONS),)),
     }
-    wrong += [f"{name}: not in this network" for name in sorted(left)]
-    if wrong:
-        raise UserError("these weights are not the expression network's:\n  " + "\n  ".join(wrong))
+    source.close()
     return Loaded(module, {"params": params})

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxface.errors import UserError
+from jaxface.models.named import NamedArrays
 
 SIDE = 150  # px
 FEATURES = 128
@@ -105,23 +105,13 @@ def from_state_dict(kwargs: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     module = FaceEmbedding(**kwargs)
     blank = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), blank)["params"]
-    left, wrong = set(arrays), []
-
-    def take(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        left.discard(name)
-        if name not in arrays:
-            wrong.append(f"{name}: missing")
-        elif arrays[name].shape != shape:
-            wrong.append(f"{name}: has shape {tuple(arrays[name].shape)}, wanted {shape}")
-        else:
-            return np.asarray(arrays[name], np.float64)
-        return np.zeros(shape)
+    source = NamedArrays("the face embedding", arrays)
 
     def layer(path: str, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
         shape = wanted["kernel"].shape
-        kernel = take(f"{path}/conv/filters", shape)
+        kernel = source.take(f"{path}/conv/filters", shape)
         bias, scale, shift = (
-            take(f"{path}/{part}", shape[-1:])
+            source.take(f"{path}/{part}", shape[-1:])
             for part in ("conv/bias", "scale/weights", "scale/biases")
         )
         return {
@@ -133,8 +123,8 @@ def from_state_dict(kwargs: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     for name, _, _ in BLOCKS:
         inner = shapes[name]
         params[name] = {conv: layer(f"{name}/{conv}", inner[conv]) for conv in ("conv1", "conv2")}
-    params["fc"] = {"kernel": jnp.asarray(take("fc", shapes["fc"]["kernel"].shape), jnp.float32)}
-    wrong += [f"{name}: not in this network" for name in sorted(left)]
-    if wrong:
-        raise UserError("these weights are not the face embedding's:\n  " + "\n  ".join(wrong))
+    params["fc"] = {
+        "kernel": jnp.asarray(source.take("fc", shapes["fc"]["kernel"].shape), jnp.float32)
+    }
+    source.close()
     return Loaded(module, {"params": params})

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxface.errors import UserError
+from jaxface.models.named import NamedArrays
 from jaxface.ops import resize
 
 SIDE = 299  # px, of the images that the network sees
@@ -304,33 +304,14 @@ def from_state_dict(kwargs: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     module = Inception(**kwargs)
     blank = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), blank)["params"]
-    left = {name for name in arrays if not name.endswith("num_batches_tracked")}
-    wrong: list[str] = []
-
-    def take(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        left.discard(name)
-        if name not in arrays:
-            wrong.append(f"{name}: missing")
-        elif arrays[name].shape != shape:
-            wrong.append(f"{name}: has shape {tuple(arrays[name].shape)}, wanted {shape}")
-        else:
-            return np.asarray(arrays[name], np.float64)
-        return np.ones(shape)
+    source = NamedArrays(
+        "the FID Inception", arrays, lambda name: name.endswith("num_batches_tracked")
+    )
 
     def layer(path: str, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
         height, width, inputs, channels = wanted["kernel"].shape
-        weight = take(f"{path}.conv.weight", (channels, inputs, height, width))
-        scale, shift, mean, variance = (
-            take(f"{path}.bn.{part}", (channels,))
-            for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        # y = (conv(x) - mean) / sqrt(variance + eps) * scale + shift, as one convolution.
-        scale = scale / np.sqrt(variance + 1e-3)
-        kernel = np.transpose(weight, (2, 3, 1, 0)) * scale
-        return {
-            "kernel": jnp.asarray(kernel, jnp.float32),
-            "bias": jnp.asarray(shift - mean * scale, jnp.float32),
-        }
+        weight = source.take(f"{path}.conv.weight", (channels, inputs, height, width))
+        return source.folded(np.transpose(weight, (2, 3, 1, 0)), f"{path}.bn", epsilon=1e-3)
 
     def block(path: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
         if "conv" in wanted:
@@ -339,10 +320,8 @@ def from_state_dict(kwargs: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
 
     params = {name: block(name, inner) for name, inner in shapes.items() if name != "fc"}
     params["fc"] = {
-        "kernel": jnp.asarray(take("fc.weight", (CLASSES, 2048)).T, jnp.float32),
-        "bias": jnp.asarray(take("fc.bias", (CLASSES,)), jnp.float32),
+        "kernel": jnp.asarray(source.take("fc.weight", (CLASSES, 2048)).T, jnp.float32),
+        "bias": jnp.asarray(source.take("fc.bias", (CLASSES,)), jnp.float32),
     }
-    wrong += [f"{name}: not in this network" for name in sorted(left)]
-    if wrong:
-        raise UserError("these weights are not the FID Inception's:\n  " + "\n  ".join(wrong))
+    source.close()
     return Loaded(module, {"params": params})

@@ -60,7 +60,8 @@ def from_state_dict(kwargs: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     Args:
       kwargs: empty, there is one VGG16.
       arrays: torchvision's `features.N.weight` and `.bias` with `linK.model.1.weight`, in PyTorch's
-        layouts; or `/VGG16_0/Conv_N/kernel` with `/NetLinLayer_K/Conv_0/kernel`, in Flax's.
+        layouts (`classifier.*` is not needed); or `/VGG16_0/Conv_N/kernel` and `/bias` with
+        `/NetLinLayer_K/Conv_0/kernel`, in Flax's.
 
     Raises:
       UserError: names every array that is missing, left over or of another shape.

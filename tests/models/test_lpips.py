@@ -116,13 +116,14 @@ def test_both_namings_are_one_network(made):
 def test_other_weights_are_refused_by_name(made):
     _, module, arrays = made
     wrong = dict(arrays)
-    wrong["classifier.6.bias"] = wrong.pop("features.0.bias")
+    wrong["features.1.bias"] = wrong.pop("features.0.bias")
+    wrong["classifier.6.bias"] = np.zeros(1000)  # torchvision's files have it
     wrong["lin2.model.1.weight"] = np.zeros((1, 7, 1, 1), np.float32)
     with pytest.raises(UserError) as error:
         module.from_state_dict({}, wrong)
     for line in (
         "features.0.bias: missing",
-        "classifier.6.bias: not in this network",
+        "features.1.bias: not in this network",
         "lin2.model.1.weight: has shape (1, 7, 1, 1), wanted (1, ",
     ):
         assert line in str(error.value)
