@@ -5,7 +5,7 @@ from jaxface.metrics.equivariance import eq_r, eq_t
 from jaxface.metrics.frechet import frechet_distance, frechet_from_statistics
 from jaxface.metrics.inception_score import inception_score
 from jaxface.metrics.kid import kid, kid_subsets
-from jaxface.metrics.ppl import ppl
+from jaxface.metrics.ppl import path_lengths, ppl, slerp
 from jaxface.metrics.precision_recall import precision_recall
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "inception_score",
     "kid",
     "kid_subsets",
+    "path_lengths",
     "ppl",
     "precision_recall",
+    "slerp",
 ]
