@@ -4,6 +4,7 @@ After Johnson et al. 2016 (arXiv 1603.08155): two halvings, 6 or 9 residual bloc
 borders by reflection. Names and layouts of weights are those of the authors' PyTorch code.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,21 +41,23 @@ class Translator(nn.Module):
         """With `train`, batch normalisation takes the batch's statistics and dropout is on."""
         if x.shape[1] % 4 or x.shape[2] % 4 or min(x.shape[1:3]) < 8:
             raise ValueError(f"{x.shape[1]} x {x.shape[2]} pixels: not multiples of 4, at least 8")
-        common = {"kernel_init": layers.normal_init, "dtype": self.dtype}
-        common["use_bias"] = self.norm == "instance"  # batch normalisation would take it out again
+        use_bias = self.norm == "instance"  # batch normalisation would take it out again
+        conv = functools.partial(nn.Conv, kernel_init=layers.normal_init, dtype=self.dtype)
 
         def normalize(x, name):
             return layers.normalize(self.norm, x, train, axis, name=f"{name}_norm")
 
-        x = nn.Conv(self.ngf, (7, 7), 1, "VALID", name="first", **common)(_reflect(x, 3))
+        x = conv(self.ngf, (7, 7), 1, "VALID", use_bias=use_bias, name="first")(_reflect(x, 3))
         x = nn.relu(normalize(x, "first"))
         for name, width in (("down1", 2 * self.ngf), ("down2", 4 * self.ngf)):
-            x = nn.Conv(width, (3, 3), 2, 1, name=name, **common)(x)
+            x = conv(width, (3, 3), 2, 1, use_bias=use_bias, name=name)(x)
             x = nn.relu(normalize(x, name))
         for block in range(1, self.num_blocks + 1):
             y = x
             for name in (f"block{block}_conv1", f"block{block}_conv2"):
-                y = nn.Conv(4 * self.ngf, (3, 3), 1, "VALID", name=name, **common)(_reflect(y, 1))
+                y = conv(x.shape[-1], (3, 3), 1, "VALID", use_bias=use_bias, name=name)(
+                    _reflect(y, 1)
+                )
                 y = normalize(y, name)
                 if name.endswith("1"):
                     y = nn.relu(y)
@@ -62,19 +65,9 @@ class Translator(nn.Module):
                         y = nn.Dropout(0.5, deterministic=not train)(y)
             x = x + y
         for name, width in (("up1", 2 * self.ngf), ("up2", self.ngf)):
-            # Of the widened picture: cut so that the last row and column have one neighbour fewer.
-            x = nn.ConvTranspose(
-                width,
-                (3, 3),
-                (2, 2),
-                [(1, 2), (1, 2)],
-                transpose_kernel=True,
-                name=name,
-                **common,
-            )(x)
+            x = layers.Double(width, 3, use_bias, self.dtype, name=name)(x)
             x = nn.relu(normalize(x, name))
-        common["use_bias"] = True
-        x = nn.Conv(self.output_nc, (7, 7), 1, "VALID", name="last", **common)(_reflect(x, 3))
+        x = conv(self.output_nc, (7, 7), 1, "VALID", name="last")(_reflect(x, 3))
         return jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 

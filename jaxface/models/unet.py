@@ -40,7 +40,6 @@ class UNet(nn.Module):
             raise ValueError(f"sides of {x.shape[1]} x {x.shape[2]} are not multiples of {side}")
         # A shift in front of batch normalisation would be taken out again; instance normalisation
         # takes it out as well, but there the authors keep it.
-        common = {"kernel_init": layers.normal_init, "dtype": self.dtype}
         use_bias = self.norm == "instance"
 
         def normalize(x, name):
@@ -53,24 +52,23 @@ class UNet(nn.Module):
             if level:
                 skips.append(x)
                 x = nn.leaky_relu(x, 0.2)
-            x = nn.Conv(width, (4, 4), 2, 1, use_bias=use_bias, name=name, **common)(x)
+            x = nn.Conv(
+                width,
+                (4, 4),
+                2,
+                1,
+                use_bias=use_bias,
+                kernel_init=layers.normal_init,
+                dtype=self.dtype,
+                name=name,
+            )(x)
             if 0 < level < self.levels - 1:
                 x = normalize(x, name)
         for level in reversed(range(self.levels)):
             name = f"up{level + 1}"
-            x = nn.ConvTranspose(
-                widths[level - 1] if level else self.output_nc,
-                (4, 4),
-                (2, 2),
-                [
-                    (2, 2),
-                    (2, 2),
-                ],  # of the widened picture: one pixel cut from each side of the result
-                transpose_kernel=True,
-                use_bias=use_bias or level == 0,
-                name=name,
-                **common,
-            )(nn.relu(x))
+            width = widths[level - 1] if level else self.output_nc
+            up = layers.Double(width, 4, use_bias or level == 0, self.dtype, name=name)
+            x = up(nn.relu(x))
             if level:
                 x = normalize(x, name)
                 if self.use_dropout and 4 <= level < self.levels - 1:

@@ -76,6 +76,37 @@ def test_instance_norm_equals_reference():
     golden.assert_close(golden.nchw(layers.instance_norm(x)), expected, 1e-5)
 
 
+@pytest.mark.parametrize("size", [3, 4])
+def test_double_equals_reference(size):
+    """PyTorch's transposed convolution; its gradients, once and twice, as JAX itself takes them."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 5, 4, 3)).astype(np.float32)
+    arrays = {"up.weight": rng.normal(size=(3, 2, size, size)), "up.bias": np.array([1.0, -2.0])}
+    kernel = jnp.asarray(arrays["up.weight"].transpose(2, 3, 1, 0), jnp.float32)
+    params = {"kernel": kernel, "bias": jnp.asarray(arrays["up.bias"], jnp.float32)}
+    double = layers.Double(2, size)
+    expected = reference.conv_transpose(golden.nchw(x), arrays, "up", 2, 1, 4 - size)
+    golden.assert_close(golden.nchw(double.apply({"params": params}, x)), expected, 1e-5)
+
+    def native(x, kernel):
+        widened = [(size - 2, 2)] * 2
+        names = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_transpose(
+            x, kernel, (2, 2), widened, None, names, transpose_kernel=True
+        )
+
+    def penalty(up, x, kernel):
+        slope = jax.grad(lambda x: (jnp.tanh(up(x, kernel))).sum())(x)
+        return (slope**2).sum()
+
+    bare = lambda x, kernel: layers.Double(2, size, False).apply({"params": {"kernel": kernel}}, x)
+    for f in (lambda up, x, kernel: (up(x, kernel) ** 2).sum(), penalty):
+        take = lambda up, f=f: jax.jit(jax.grad(lambda *args: f(up, *args), (0, 1)))(x, kernel)
+        ours, theirs = take(bare), take(native)
+        golden.assert_close(ours[0], theirs[0], 1e-5, "gradient of x")
+        golden.assert_close(ours[1], theirs[1], 1e-5, "gradient of the kernel")
+
+
 def test_every_array_that_does_not_fit_is_named(arrays):
     wrong = dict(arrays)
     wrong["net.9.bogus"] = wrong.pop("net.2.weight")

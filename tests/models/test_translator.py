@@ -1,5 +1,6 @@
 """CycleGAN's generator against reference outputs, slow NumPy and its own invariants."""
 
+import dataclasses
 import functools
 
 import golden
@@ -85,6 +86,15 @@ def test_dropout_is_noise_in_training_and_takes_a_place_in_names():
     one, same, other = (network.apply(x, True, jax.random.key(key)) for key in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 1e-3
+
+
+def test_low_precision_stays_near_and_gives_float32():
+    _, _, network, x = _tiny("batch")
+    low = dataclasses.replace(network, module=network.module.clone(dtype=jnp.bfloat16))
+    y = low.apply(x)
+    assert y.dtype == jnp.float32
+    difference = np.abs(y - network.apply(x))
+    assert 1e-5 < difference.mean() < 0.02
 
 
 def test_published_size():
