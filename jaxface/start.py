@@ -20,6 +20,7 @@ from jaxface.checkpoint import Checkpoints
 from jaxface.errors import UserError, nearest
 from jaxface.models import stylegan3
 from jaxface.weights import kinds
+from jaxface.weights.unpickle import shown
 
 KEPT = ("params/discriminator", "ema/params", "ema/stats")  # what a transfer needs
 
@@ -118,10 +119,10 @@ def _listed(names: list[str], most: int = 12) -> str:
     """Names in a line; constants that are made from a network's arguments are only counted."""
     constants = [name for name in names if name.endswith("(made from the arguments)")]
     others = [name for name in names if name not in constants]
-    shown = others[:most] + ([f"{len(others) - most} more"] if len(others) > most else [])
+    listed = others[:most] + ([f"{len(others) - most} more"] if len(others) > most else [])
     if constants:
-        shown.append(f"{len(constants)} filters, made from the arguments")
-    return ", ".join(shown)
+        listed.append(f"{len(constants)} filters, made from the arguments")
+    return ", ".join(listed)
 
 
 def _told(about: dict) -> str:
@@ -141,7 +142,7 @@ def _unfit(name: str, path: pathlib.Path, kind: str) -> UserError:
     what = f"a {kind}"
     if kind in (kinds.TORCH, kinds.PICKLE):
         arrays = weights.read_torch(path)
-        what += f" of {len(arrays)} arrays ({next(iter(arrays))[:60]}, ...)"
+        what += f" of {len(arrays)} arrays ({shown(next(iter(arrays)), 60)}, ...)"
     return UserError(
         f"--init_from={name} is {what}, not a generator and its discriminator: give a workdir, a "
         "checkpoint folder, a packed .npz, an exported .safetensors or a StyleGAN3 snapshot (.pkl)."
@@ -204,7 +205,9 @@ def _sha256(path: pathlib.Path) -> str:
 
 
 def _nested(flat: dict[str, np.ndarray]) -> dict:
-    """Arrays named by paths as a tree; {} where a name is also the path to others."""
+    """Arrays named by paths as a tree; {} where a name is also the path to others, or no text."""
+    if not all(name.isprintable() for name in flat):
+        return {}
     try:
         return flax.traverse_util.unflatten_dict(flat, sep="/")
     except (TypeError, AttributeError):

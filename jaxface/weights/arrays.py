@@ -13,6 +13,8 @@ from jaxface.weights.unpickle import (
     MAX_OPCODES,
     Budget,
     Buildable,
+    Global,
+    hashable,
     shown,
 )
 
@@ -20,9 +22,13 @@ _MAX_DIMENSIONS = 32
 _MAX_SIDE = 1 << 48
 
 
-def as_bytes(data: Any) -> memoryview:
-    """Raw data of a pickle: bytes, or the latin-1 text that Python 2 and protocol 2 make of them."""
+def as_bytes(data: Any, budget: Budget) -> memoryview:
+    """Raw data of a pickle: bytes, or the latin-1 text that Python 2 and protocol 2 make of them.
+
+    A text is copied, which is charged: one text can be asked for again and again.
+    """
     if type(data) is str:
+        budget.take_bytes(len(data))
         return memoryview(data.encode("latin-1"))
     if type(data) is not memoryview:
         raise ValueError(f"raw data that is a {type(data).__name__}")
@@ -62,16 +68,17 @@ class DType(Buildable):
 class Array(Buildable):
     """A NumPy array of a pickle. `view` is None until its state is read."""
 
-    __slots__ = ("view",)
+    __slots__ = ("budget", "view")
 
-    def __init__(self, view: np.ndarray | None = None):
-        self.view = view
+    def __init__(self, budget: Budget, view: np.ndarray | None = None):
+        self.budget, self.view = budget, view
 
     def build(self, state: Any) -> None:
         if type(state) is not tuple or len(state) != 5 or type(state[2]) is not DType:
             raise ValueError("an array with an unknown state")
         _, shape, dtype, fortran, data = state
-        self.view = _view(as_bytes(data), dtype, as_shape(shape), "F" if fortran else "C")
+        data = as_bytes(data, self.budget)
+        self.view = _view(data, dtype, as_shape(shape), "F" if fortran else "C")
 
 
 def _view(data: memoryview, dtype: DType, shape: tuple[int, ...], order: str) -> np.ndarray:
@@ -83,24 +90,21 @@ def _view(data: memoryview, dtype: DType, shape: tuple[int, ...], order: str) ->
     return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
 
 
-def _reconstruct(kind: Any, shape: Any, code: Any) -> Array:
-    if getattr(kind, "name", None) != "numpy.ndarray":
-        raise ValueError("an array of a class of its own")
-    return Array()
-
-
-def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
-    if order not in ("C", "F"):
-        raise ValueError("an array in an unknown order")
-    return Array(_view(as_bytes(data), dtype, as_shape(shape), order))
-
-
-def _scalar(dtype: Any, data: Any) -> Any:
-    return _view(as_bytes(data), dtype, (), "C").item()
-
-
 def numpy_globals(budget: Budget) -> dict:
     """The names in pickles of containers and NumPy arrays, old and new."""
+
+    def reconstruct(kind: Any, shape: Any, code: Any) -> Array:
+        if type(kind) is not Global or kind.name != "numpy.ndarray":
+            raise ValueError("an array of a class of its own")
+        return Array(budget)
+
+    def frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
+        if order not in ("C", "F"):
+            raise ValueError("an array in an unknown order")
+        return Array(budget, _view(as_bytes(data, budget), dtype, as_shape(shape), order))
+
+    def scalar(dtype: Any, data: Any) -> Any:
+        return _view(as_bytes(data, budget), dtype, (), "C").item()
 
     def ordered(pairs: Any = ()) -> dict:
         if type(pairs) not in (list, tuple):
@@ -108,16 +112,15 @@ def numpy_globals(budget: Budget) -> dict:
         budget.take_opcodes(len(pairs))
         result: dict = {}
         for pair in pairs:
-            if type(pair) not in (list, tuple) or len(pair) != 2 or type(pair[0]) is not str:
+            if type(pair) not in (list, tuple) or len(pair) != 2:
                 raise ValueError("an OrderedDict of no pairs")
-            result[pair[0]] = pair[1]
+            result[hashable(pair[0])] = pair[1]
         return result
 
     def encode(text: Any, encoding: Any = "latin1") -> memoryview:
         if type(text) is not str or encoding not in ("latin1", "latin-1"):
             raise ValueError("bytes in an unknown encoding")
-        budget.take_bytes(len(text))
-        return as_bytes(text)
+        return as_bytes(text, budget)
 
     names = {
         ("collections", "OrderedDict"): ordered,
@@ -127,9 +130,9 @@ def numpy_globals(budget: Budget) -> dict:
         ("numpy", "dtype"): DType,
     }
     for core in ("numpy.core", "numpy._core"):
-        names[f"{core}.multiarray", "_reconstruct"] = _reconstruct
-        names[f"{core}.multiarray", "scalar"] = _scalar
-        names[f"{core}.numeric", "_frombuffer"] = _frombuffer
+        names[f"{core}.multiarray", "_reconstruct"] = reconstruct
+        names[f"{core}.multiarray", "scalar"] = scalar
+        names[f"{core}.numeric", "_frombuffer"] = frombuffer
     return names
 
 
@@ -169,6 +172,13 @@ STORAGES = {
 }
 
 
+def empty(shape: tuple[int, ...], dtype: np.dtype, budget: Budget) -> np.ndarray:
+    """An array without numbers, of sides that NumPy can have."""
+    if len(shape) > _MAX_DIMENSIONS or math.prod(max(side, 1) for side in shape) > _MAX_SIDE:
+        raise budget.refuse("an empty array of sides beyond all measure")
+    return np.zeros(shape, dtype)
+
+
 class Storage:
     """`numel` numbers of one type, whose bytes are set when the reader has found them."""
 
@@ -203,7 +213,7 @@ class Tensor:
                 f"a tensor of {max(last, needed):,} numbers in a storage of {held:,}"
             )
         if not needed:
-            return np.zeros(self.shape, self.dtype)
+            return empty(self.shape, self.dtype, budget)
         flat = np.frombuffer(self.storage.bytes, self.dtype, held)[self.offset :]
         strides = [stride * self.dtype.itemsize for stride in self.strides]
         return np.lib.stride_tricks.as_strided(flat, self.shape, strides, writeable=False)
@@ -217,13 +227,15 @@ class Collector:
 
     def __init__(self, budget: Budget):
         self.budget = budget
-        self._made: dict[tuple, np.ndarray] = {}
+        self._made: dict[str, np.ndarray] = {}
 
     def __call__(self, record: Tensor | Array) -> np.ndarray:
         if type(record) is Tensor:
-            key = (id(record.storage), record.offset, record.shape, record.strides, record.dtype)
+            # As text, whose hash is salted: the numbers are the file's.
+            where = (id(record.storage), record.offset, record.shape, record.strides, record.dtype)
+            key = repr(where)
         else:
-            key = (id(record),)
+            key = str(id(record))
         if key not in self._made:
             view = record.view(self.budget) if type(record) is Tensor else record.view
             if view is None:

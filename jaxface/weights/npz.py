@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxface.errors import UserError
 from jaxface.weights.archive import Archive
+from jaxface.weights.arrays import empty
 from jaxface.weights.unpickle import Budget, open_bytes, shown
 
 _HEADERS = {
@@ -51,7 +52,7 @@ def _array(name: str, data: memoryview, budget: Budget) -> np.ndarray:
     if math.prod(shape) * dtype.itemsize != len(data) - head.tell() or min(shape, default=0) < 0:
         raise budget.refuse(f"{name} declares another size than it has")
     if not math.prod(shape) * dtype.itemsize:
-        return np.zeros([min(side, 1 << 48) for side in shape], dtype)
+        return empty(shape, dtype, budget)
     flat = np.frombuffer(data, dtype, offset=head.tell())
     view = flat.reshape(shape, order="F" if fortran else "C")
     return np.array(view, dtype.newbyteorder("="), order="C")

@@ -105,9 +105,10 @@ def read_nvidia_snapshot(path: str | os.PathLike) -> Snapshot:
         arrays[name] = _module_arrays(name, module, collect)
     augment = value.get("augment_pipe")
     beside = {}
+    training_set = value.get("training_set_kwargs")
     if type(augment) is _Module:
         beside = _module_arrays("augment_pipe", augment, collect)
-    p = beside.pop("p", None)
+    p = _probability(beside.pop("p", None), budget)
     unmapped = [f"augment_pipe.{name}" for name in beside]
     unmapped += [
         shown(name)
@@ -124,8 +125,8 @@ def read_nvidia_snapshot(path: str | os.PathLike) -> Snapshot:
         generator=loaded.get("G"),
         generator_ema=loaded.get("G_ema"),
         discriminator=loaded.get("D"),
-        augment_p=_probability(p, budget),
-        training_set=_plain(value.get("training_set_kwargs") or {}, budget),
+        augment_p=p,
+        training_set=_plain(training_set if type(training_set) is dict else {}, budget),
         kwargs=kwargs,
         mapped=mapped,
         unmapped=tuple(unmapped),
@@ -135,13 +136,17 @@ def read_nvidia_snapshot(path: str | os.PathLike) -> Snapshot:
 def _probability(p: np.ndarray | None, budget: Budget) -> float | None:
     if p is None:
         return None
-    if p.size != 1 or not 0 <= float(p.reshape(())) <= 1:
+    if p.size != 1 or p.dtype.kind != "f" or not 0 <= float(p.reshape(())) <= 1:
         raise budget.refuse("its augmentation strength p is no probability")
     return float(p.reshape(()))
 
 
 def _load(name: str, kwargs: dict, arrays: dict, budget: Budget) -> Any:
     """The network of `kwargs` with `arrays`; in one line why not, else."""
+    wrong = [key for key, array in arrays.items() if array.dtype.kind != "f"]
+    if wrong:
+        raise budget.refuse(f"{name}.{shown(wrong[0])} holds no floating-point numbers")
+    arrays = {key: array.astype(np.float32, copy=False) for key, array in arrays.items()}
     try:
         if name == "D":
             return discriminator.from_state_dict(kwargs, arrays)
@@ -202,9 +207,9 @@ def _module_arrays(what: str, module: _Module, collect: Collector) -> dict[str, 
 # What a network may ask for. The models allocate and loop by these numbers, so that they must be sane
 # before a model sees them; the file's own arrays then have to fit to the last number.
 _LIMITS: Mapping[str, tuple[float, float]] = {
-    "z_dim": (1, 65536),
+    "z_dim": (1, 8192),
     "c_dim": (0, 65536),
-    "w_dim": (1, 65536),
+    "w_dim": (1, 8192),
     "img_resolution": (4, 2048),
     "img_channels": (1, 8),
     "channel_base": (1, 1 << 20),
@@ -231,11 +236,11 @@ _MAX_TAPS = 1024  # a radial filter is as wide as it is high
 
 
 def _arguments(name: str, module: _Module, budget: Budget) -> dict:
-    positional = module.state.get("_init_args") or ()
-    if len(positional):
+    positional = module.state.get("_init_args", ())
+    if type(positional) not in (tuple, list) or positional:
         raise budget.refuse(f"{name} was made with arguments that have no names")
     kwargs = _plain(module.state.get("_init_kwargs"), budget)
-    if not kwargs:
+    if type(kwargs) is not dict or not kwargs:
         raise budget.refuse(f"{name} ({shown(module.kind)}) has no constructor arguments")
     _check_limits(name, kwargs, budget)
     return kwargs

@@ -21,7 +21,7 @@ from jaxface.weights.unpickle import Budget, UnsafeFileError, open_bytes, shown
 
 FORMAT = "jaxface 1"  # of our export: what its metadata says under "format"
 _MAX_TABLE = 16 << 20  # bytes; 100,000 arrays
-_MAX_ABOUT = 64 << 20  # bytes of the JSON file beside
+_MAX_ABOUT = 16 << 20  # bytes of the JSON file beside
 
 
 def export_safetensors(

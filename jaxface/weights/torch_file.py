@@ -19,7 +19,7 @@ from jaxface.weights.arrays import (
     named_arrays,
     numpy_globals,
 )
-from jaxface.weights.unpickle import Budget, Global, Machine, open_bytes, shown
+from jaxface.weights.unpickle import Budget, Global, Machine, hashable, open_bytes, shown
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the format before archives
 LEGACY_START = b"\x80\x02\x8a\x0a" + MAGIC.to_bytes(10, "little") + b"."
@@ -96,7 +96,7 @@ def tensor_globals(budget: Budget, nested: bool = False) -> dict:
     """The names in pickles of tensors. `nested`: inside the bytes of a storage, where no more nest."""
 
     def load_from_bytes(data: Any) -> Storage:
-        data = as_bytes(data)
+        data = as_bytes(data, budget)
         budget.take_bytes(len(data))
         value = read_legacy(data, budget, tensor_globals(budget, nested=True))
         if type(value) is not Storage:
@@ -126,7 +126,7 @@ def _declared(identity: Any) -> tuple[Storage, str]:
     name = kind.name.rsplit(".")[-1] if type(kind) is Global else None
     if name not in STORAGES or type(key) is not str:
         raise ValueError("a storage of an unknown type")
-    return Storage(DTYPES[STORAGES[name]], as_shape(numel)[0]), key
+    return Storage(DTYPES[STORAGES[name]], as_shape(numel)[0]), hashable(key)
 
 
 # ---- formats ------------------------------------------------------------------------------------

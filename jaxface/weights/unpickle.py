@@ -16,6 +16,7 @@ import os
 import pathlib
 import re
 import struct
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ MAX_OPCODES = 500_000  # a StyleGAN3 snapshot takes 42,000; this many take about
 MAX_DEPTH = 32  # of dictionaries in dictionaries
 MAX_NAME = 1000  # characters of an array's name
 SLACK = 16 << 20  # bytes that even a small file may ask for
+_MAX_ARGUMENTS = 16
 
 _SENSELESS = (
     ArithmeticError,
@@ -250,6 +252,8 @@ class Machine:
         return Global(f"{module}.{name}", self.allowed[module, name])
 
     def _make(self, what: Any, arguments: Any) -> None:
+        if type(arguments) is tuple and len(arguments) > _MAX_ARGUMENTS:
+            raise ValueError(f"a call with {len(arguments):,} arguments")  # each call copies them
         if type(what) is not Global or what.make is None or type(arguments) is not tuple:
             name = what.name if type(what) is Global else f"a {type(what).__name__}"
             raise self.budget.refuse(f"it calls {name}, which no file of weights needs")
@@ -295,7 +299,13 @@ class Machine:
 
 
 def hashable(key: Any) -> Any:
-    """`key` if its hash cannot be made to collide with others at will, else ValueError."""
+    """`key` if it cannot be made to collide with others at will or be slow to compare, else ValueError.
+
+    Hashes of texts are salted; those of small integers spread; an equal long text is compared to its
+    end at every look-up.
+    """
+    if type(key) is str and len(key) > MAX_NAME:
+        raise ValueError(f"a name of {len(key):,} characters")
     small = type(key) is int and abs(key) < 1 << 60
     if small or type(key) is str or key is None or type(key) is bool:
         return key
@@ -317,7 +327,12 @@ def _long(m: Machine, size: int) -> int:
 def _quoted(text: bytes) -> str:
     if len(text) < 2 or text[0] != text[-1] or text[0] not in b"'\"":
         raise ValueError("a string without quotes")
-    return codecs.escape_decode(text[1:-1])[0].decode("latin-1")
+    text = text[1:-1]
+    if b"\\" in text:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python has not
+            text = codecs.escape_decode(text)[0]
+    return text.decode("latin-1")
 
 
 def _push(make: Callable[[Machine], Any]) -> Callable[[Machine], None]:

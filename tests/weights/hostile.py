@@ -329,12 +329,74 @@ def keys_that_are_tuples(path):
     return b"\x80\x02}K\x01K\x02\x86Ns."
 
 
+@hostile("a name of 1,048,576 characters")
+def name_without_end(path):
+    """Over many short ones: their paths would take gigabytes."""
+    return b"\x80\x02}" + forge.value("k" * (1 << 20)) + forge.table({"a": b"N"}) + b"s."
+
+
 @hostile("a name beyond all measure")
-def names_without_end(path):
-    """A long name over many short ones: their paths would take a hundred gigabytes."""
-    inner = {str(i): b"h\x05" for i in range(5000)}
-    piece = forge.embedded_tensor(GOOD)[:-1] + b"Rq\x050" + forge.table(inner)
-    return b"\x80\x02}" + forge.value("k" * (1 << 20)) + piece + b"s."
+def names_in_names(path):
+    piece = forge.embedded_tensor(GOOD)
+    for _ in range(20):
+        piece = forge.table({"k" * 900: piece})
+    return forge.whole(piece)
+
+
+@hostile("a name of 5,000,000 characters")
+def equal_names_compared_again_and_again(path):
+    """Equal texts at two places: to see that they are equal, all of both is read."""
+    text = b"X" + struct.pack("<I", 5_000_000) + b"k" * 5_000_000
+    return b"\x80\x02}q\x00" + text + b"q\x01Ns" + text + b"q\x020" + b"h\x02Ns" * 100_000 + b"."
+
+
+@hostile("a call with 100,000 arguments")
+def arguments_copied_again_and_again(path):
+    make = forge.name("torch._utils", "_rebuild_parameter") + b"q\x00"
+    arguments = b"(" + forge.embedded_tensor(GOOD) + b"N" * 99_999 + b"tq\x01"
+    return b"\x80\x02" + make + arguments + b"h\x00h\x01R0" * 90_000 + b"."
+
+
+@hostile("far more memory than it has bytes")
+def text_made_bytes_again_and_again(path):
+    """Data of an array as text, which the state of an array has in old protocols."""
+    dtype = forge.call(forge.name("numpy", "dtype"), forge.value("u1"), *map(forge.value, (0, 1)))
+    array = forge.call(
+        forge.name("numpy.core.multiarray", "_reconstruct"),
+        *(forge.name("numpy", "ndarray"), forge.value((0,)), forge.raw(b"b")),
+    )
+    text = b"X" + struct.pack("<I", 5_000_000) + b"k" * 5_000_000
+    state = forge.row(forge.value(1), forge.value((5_000_000,)), dtype, forge.value(False), text)
+    return (
+        b"\x80\x02" + state + b"r\x00\x01\x00\x000" + array + b"j\x00\x01\x00\x00b" * 90_000 + b"."
+    )
+
+
+@hostile("an empty array of sides beyond all measure")
+def empty_tensor_of_endless_sides(path):
+    held = forge.storage("FloatStorage", "0", 6)
+    piece = forge.tensor(held, 0, (0, 1 << 40, 1 << 40), (0, 0, 0))
+    forge.write_archive(path, forge.table({"x": piece}), {"0": GOOD.tobytes()})
+
+
+@hostile("strength p is no probability")
+def strength_that_is_complex(path):
+    state = {"_buffers": forge.table({"p": forge.embedded_tensor(np.complex64([1j]))})}
+    pipe = forge.persistent("AugmentPipe", forge.table(state))
+    found = forge.network("Generator", {"img_resolution": 16}, {"a": GOOD})
+    return forge.whole(forge.table({"G": found, "augment_pipe": pipe}))
+
+
+@hostile("arguments that have no names")
+def positional_arguments_that_are_none(path):
+    state = {"_init_args": forge.value(5), "_init_kwargs": forge.value({"z_dim": 4})}
+    return forge.snapshot({"G": forge.persistent("Generator", forge.table(state))})
+
+
+@hostile("G.a holds no floating-point numbers")
+def weights_that_are_no_numbers(path):
+    found = forge.network("Generator", {"img_resolution": 16}, {"a": np.array([True])})
+    return forge.snapshot({"G": found})
 
 
 @hostile("truncated or damaged")

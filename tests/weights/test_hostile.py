@@ -2,11 +2,19 @@
 
 import json
 import pathlib
+import random
 import subprocess
 import sys
 
+import forge
 import hostile
+import numpy as np
 import pytest
+
+from jaxface.errors import UserError
+from jaxface.weights import read_nvidia_snapshot, read_torch
+from jaxface.weights.torch_file import tensor_globals
+from jaxface.weights.unpickle import _OPCODES, Budget
 
 ROOT = pathlib.Path(__file__).parents[2]
 SECONDS, BYTES = 5, 1 << 30
@@ -92,6 +100,53 @@ def test_nothing_of_them_ran(outcomes):
     assert not [p for p in folder.parent.rglob(hostile.CANARY)]
     assert not pathlib.Path("/tmp", hostile.CANARY).exists()
     assert {p.name for p in folder.iterdir()} == {name for name, _, _ in hostile.FILES}
+
+
+def piece(rng: random.Random) -> bytes:
+    """A piece of a pickle as an author might have it who knows what the readers allow."""
+    plain = [0, 1, -1, 2**40, 2**62, True, None, 1.5, (), (1, 2), (0,), (2**40,), [], {}, "a", "<"]
+    held = forge.legacy_bytes(
+        forge.storage("FloatStorage", "0", 6), {"0": np.arange(6, dtype=np.float32)}
+    )
+    several = lambda most: [piece(rng) for _ in range(rng.randrange(most))]
+    parts = ("_parameters", "_buffers", "_modules", "_init_kwargs", "_init_args")
+    return rng.choice(
+        [
+            lambda: forge.name(*rng.choice(NAMES)),
+            lambda: forge.value(rng.choice([*plain, "float32", "f4", "latin1", "class"])),
+            lambda: forge.raw(rng.choice([b"", b"1234", held])),
+            lambda: forge.embedded_tensor(np.arange(6, dtype=np.float32)),
+            lambda: bytes([rng.choice(list(_OPCODES))]),
+            lambda: b"q" + bytes([rng.randrange(6)]),
+            lambda: b"h" + bytes([rng.randrange(6)]),
+            lambda: forge.call(forge.name(*rng.choice(NAMES)), *several(6)),
+            lambda: forge.table({rng.choice("abG"): piece(rng) for _ in range(2)}),
+            lambda: forge.row(*several(5)),
+            lambda: piece(rng) + piece(rng) + b"b",
+            lambda: forge.persistent(
+                "Generator", forge.table({rng.choice(parts): piece(rng) for _ in range(2)})
+            ),
+        ]
+    )()
+
+
+NAMES = [*tensor_globals(Budget("x", 1)), ("dnnlib.util", "EasyDict")]
+
+
+def test_random_programs_of_what_is_allowed(tmp_path):
+    """Arrays or a refusal in a line, and no other error, whatever the allowed pieces are put to."""
+    rng, file, outcomes = random.Random(0), tmp_path / "x", set()
+    for _ in range(1500):
+        names = rng.sample(["G", "G_ema", "D", "x", "augment_pipe"], 2)
+        file.write_bytes(forge.whole(forge.table({name: piece(rng) for name in names})))
+        for read in (read_torch, read_nvidia_snapshot):
+            try:
+                read(file)
+                outcomes.add("read")
+            except UserError as error:
+                assert str(error).isprintable() and len(str(error)) < 1200
+                outcomes.add(type(error).__name__)
+    assert outcomes == {"read", "UserError", "UnsafeFileError"}
 
 
 def test_the_canary_sings(tmp_path):
