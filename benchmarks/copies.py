@@ -6,6 +6,10 @@ One run: 438 training and 76 held-out people, 5,000 samples, 512 features in eac
 half of the runs no sample is a copy; in the other half 5 are copies of training people, 0 to 0.6
 standard deviations of noise away in both embeddings, every other one mirrored. A run raises a false
 alarm if it flags any sample that is no copy, and detects if it flags a copy as the person it is.
+
+40 + 40 runs (95 % Wilson): false alarms 0 of 40 (0 to 8.8 %), runs with a copy found 40 of 40 (91.2 to
+100 %), single copies found 197 of 200 (95.7 to 99.5 %), held-out people "copied" in 0 of 80 (0 to
+4.6 %). Smallest d1/d2 of the clean runs 0.66 to 0.77. 106 s on one busy CPU core.
 """
 
 import argparse

@@ -218,14 +218,15 @@ class Audit(NamedTuple):
         """The numbers of the audit for results.json and the report."""
         what = (
             f"{self.samples} samples against {self.people} training people, two embeddings, "
-            f"mirror images included; flags arise in {LEVEL:.0%} of audits without copies"
+            f"mirror images included; {100 * LEVEL:g} % of audits without copies raise a flag"
         )
         found = {
             "copies_flagged": Result(len(self.flags), n=self.samples, protocol=what),
             "copies_false_alarm_rate": _share(
                 self.false_alarms,
                 self.tried,
-                "photographs of people, each against everybody else, taken for a copy; Wilson 95 %",
+                "photographs of people, each against everybody else, taken for a copy (check first that none "
+                "shows one person under two names); Wilson 95 %",
             ),
             "copies_authpct": Result(
                 100 * self.authentic,
@@ -251,12 +252,12 @@ class Audit(NamedTuple):
             )
         for kind in KINDS:
             at = {power.share: power for power in self.power if power.kind == kind}
-            rest = ", ".join(f"{at[s].found} at {s:.1%}" for s in SHARES[1:])
+            rest = ", ".join(f"{at[s].found} at {100 * s:g} %" for s in SHARES[1:])
             least = at[SHARES[0]]
             found[f"copies_power_{kind}"] = _share(
                 least.found,
                 least.planted,
-                f"planted copies ({_MADE[kind]}) found when {SHARES[0]:.1%} of the samples are copies "
+                f"planted copies ({_MADE[kind]}) found when {100 * SHARES[0]:g} % of the samples are copies "
                 f"({rest}); Wilson 95 %",
             )
         return found
@@ -467,6 +468,18 @@ def write_review(workdir: str | os.PathLike, found: Audit, of: str = "") -> path
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, record)
     return path
+
+
+def write_unaudited(workdir: str | os.PathLike, of: str = "") -> None:
+    """Notes that there are less than MIN_PEOPLE people: too few to tell a copy from a resemblance."""
+    record = {
+        "about": f"Not audited: among less than {MIN_PEOPLE} people a copy cannot be told from a "
+        "resemblance. Compare the figure `neighbours` with your own eyes.",
+        "of": of,
+        "samples": 0,
+        "flags": [],
+    }
+    _write(pathlib.Path(workdir) / REVIEW, record)
 
 
 def mark(workdir: str | os.PathLike, sample: int, verdict: str, reviewer: str) -> None:

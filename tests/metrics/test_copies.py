@@ -193,3 +193,9 @@ def test_verdicts_are_two_words(tmp_path, audited):
     file.write_text(file.read_text().replace('"verdict": null', '"verdict": "fine"'))
     with pytest.raises(UserError, match=r"4 sample\(s\)"):
         copies.require_reviewed(tmp_path)
+
+
+def test_too_few_people_are_noted_as_not_audited(tmp_path):
+    copies.write_unaudited(tmp_path, of="checkpoint 7")
+    assert copies.require_reviewed(tmp_path, of="checkpoint 7") == frozenset()
+    assert json.loads((tmp_path / copies.REVIEW).read_text())["about"].startswith("Not audited")
