@@ -85,12 +85,12 @@ def _known(meta: dict) -> dict:
 
 
 def _has_networks(tree: dict) -> bool:
-    params, ema = tree.get("params"), tree.get("ema")
-    return (
-        isinstance(params, dict)
-        and isinstance(ema, dict)
-        and isinstance(params.get("discriminator"), dict)
-        and all(isinstance(ema.get(part), dict) for part in ("params", "stats"))
+    """Whether the parts that a run starts from are there, and whatever is there is a network."""
+    part = lambda key, inner: tree[key].get(inner) if isinstance(tree.get(key), dict) else None
+    needed = (part("params", "discriminator"), part("ema", "params"), part("ema", "stats"))
+    optional = (part("params", "generator"), part("model_state", "generator"))
+    return all(isinstance(p, dict) for p in needed) and all(
+        p is None or isinstance(p, dict) for p in optional
     )
 
 
@@ -127,7 +127,7 @@ def _listed(names: list[str], most: int = 12) -> str:
 
 def _told(about: dict) -> str:
     mapped = ", ".join(f"{name} {number}" for name, number in about["mapped"].items() if number)
-    line = f"Starting from {about['path']} ({about['kind']}). Arrays mapped: {mapped}."
+    line = f"Networks of {about['path']} ({about['kind']}): arrays mapped: {mapped}."
     if "unmapped" in about:
         line += f" Not mapped: {about['unmapped']}."
     if about.get("augment_p") is not None:

@@ -113,6 +113,11 @@ def files(folder):
     yield "h", kinds.UNKNOWN, "unknown kind"
     export_safetensors(folder / "i.safetensors", {"params/discriminator": array, "ema": array}, {})
     yield "i.safetensors", kinds.SAFETENSORS, "no generator and discriminator"
+    whole = {"params/discriminator/a": array, "ema/params/a": array, "ema/stats/a": array}
+    export_safetensors(folder / "j.safetensors", whole | {"params/generator": array}, {})
+    yield "j.safetensors", kinds.SAFETENSORS, "no generator and discriminator"
+    export_safetensors(folder / "k.safetensors", whole | {"\x1b[31m": array}, {})
+    yield "k.safetensors", kinds.SAFETENSORS, "no generator and discriminator"
 
 
 def test_kinds_that_do_not_fit_are_named(tmp_path):
