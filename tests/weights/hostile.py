@@ -158,7 +158,7 @@ def zip_slip(path):
 
 @hostile("points out of the archive")
 def zip_slip_absolute(path):
-    forge.write_archive(path, good(), {}, {f"/tmp/{CANARY}": "x"})
+    forge.write_archive(path, good(), {}, {str(path.with_name(CANARY)): "x"})
 
 
 @hostile("entry archive/data/../../../etc/passwd is missing")
