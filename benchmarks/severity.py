@@ -16,7 +16,6 @@ import numpy as np
 
 from jaxface.faces.prepare import prepare_all
 from jaxface.metrics import severity
-from jaxface.metrics.intervals import bootstrap
 from jaxface.phantom.render import draw_subject, draw_view, render
 
 PEOPLE, CLEFTS = 125, 61
@@ -61,8 +60,7 @@ def people(first: int, number: int, clefts: int) -> tuple[np.ndarray, np.ndarray
 
 
 def correlation(name: str, scores: np.ndarray, truth: np.ndarray) -> float:
-    rows = {str(i): row[None] for i, row in enumerate(np.stack([scores, truth], axis=1))}
-    found = bootstrap(rows, lambda drawn: np.corrcoef(drawn.T)[0, 1], resamples=1000)
+    found = severity.agreement(scores, truth, np.arange(len(truth)), name)
     clefts = np.corrcoef(scores[truth > 0], truth[truth > 0])[0, 1]
     print(
         f"{name}: r {found.value:.3f} ({found.low:.3f} to {found.high:.3f}), n {found.n}; "

@@ -2,11 +2,11 @@
 
 After Hayajneh et al. (PLOS ONE 2023; CleftGAN's severity index): normalise the face, subtract in YCbCr,
 erode, keep what exceeds a threshold inside a fixed mask, sum. They normalise by inverting each face
-into a generator, minutes a face; here it takes a hundredth of a second. The normal face nearest to a picture is
-found in the linear space of normal faces by least squares that trust a pixel the less the worse it
-fits (Cauchy's weights), so that the cleft is left out of the fit. Beside it
-stands a one-class method, the memory of normal patches (PatchCore, Roth et al., arXiv 2106.08265) in
-features of MobileNetV2; a place is hot only if both say so. Nothing is trained on clefts.
+into a generator, which takes minutes; here it takes a hundredth of a second. The normal face nearest to
+a picture is found in the linear space of normal faces, by least squares that trust a pixel the less the
+worse it fits (Cauchy's weights), so that the cleft is left out of the fit. Beside it stands a one-class
+method, the memory of normal patches (PatchCore, Roth et al., arXiv 2106.08265) in features of
+MobileNetV2; a place is hot only if both say so. Nothing is trained on clefts.
 
 Faces must be in the frame of `jaxface.faces.align`.
 """
@@ -16,8 +16,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from jaxface.metrics.intervals import bootstrap, by_subject
 from jaxface.metrics.patches import patch_features
-from jaxface.system import Figure
+from jaxface.system import Figure, Result
 
 SIDE = 64  # px that every face is brought to
 SCORER = "severity by nearest normal face and normal patches"  # goes with every number made of it
@@ -200,6 +201,27 @@ def fit(normals: np.ndarray, subjects: np.ndarray | None = None, seed: int = 0) 
     scorer = scorer._replace(units=units)
     heat = scorer.heat(others)[:, *MASK]
     return scorer._replace(threshold=max(float(np.quantile(heat, RARE)), 1e-9))
+
+
+def agreement(
+    scores: np.ndarray, ratings: np.ndarray, subjects: np.ndarray, scorer: str = SCORER
+) -> Result:
+    """Pearson correlation of scores [N] with ratings or the truth [N], bootstrapped over people.
+
+    Raises:
+      ValueError: all scores or all ratings are equal.
+    """
+    pairs = np.stack([np.asarray(scores, np.float64), np.asarray(ratings, np.float64)], axis=1)
+    if (np.ptp(pairs, axis=0) == 0).any():
+        raise ValueError("a correlation needs scores and ratings that differ")
+    with np.errstate(invalid="ignore"):  # a resample of equal ones
+        found = bootstrap(by_subject(pairs, subjects), lambda rows: np.corrcoef(rows.T)[0, 1])
+    clefts = pairs[:, 1] > pairs[:, 1].min()
+    protocol = (
+        f"Pearson r of {scorer} with the truth over {len(pairs)} faces, {int(clefts.sum())} of them above "
+        "the least; 95 % bootstrap over people"
+    )
+    return Result(*found, protocol=protocol)
 
 
 def asymmetry(images: np.ndarray) -> np.ndarray:

@@ -127,6 +127,24 @@ def test_people_that_judge_are_not_remembered(normals):
     assert together.units[1] < apart.units[1]
 
 
+def test_agreement_has_an_interval_over_people():
+    rng = np.random.default_rng(0)
+    truth = np.concatenate([np.zeros(20), rng.uniform(0, 1, 20)])
+    scores = truth + 0.2 * rng.normal(size=40)
+    found = severity.agreement(scores, truth, np.arange(40))
+    assert found.value == pytest.approx(np.corrcoef(scores, truth)[0, 1])
+    assert found.low < found.value < found.high < 1
+    assert found.n == 40
+    assert "20 of them above" in found.protocol
+    pairs = severity.agreement(
+        np.repeat(scores, 3), np.repeat(truth, 3), np.repeat(np.arange(40), 3)
+    )
+    assert pairs.n == 40
+    assert pairs.high - pairs.low == pytest.approx(found.high - found.low, rel=0.2)
+    with pytest.raises(ValueError, match="that differ"):
+        severity.agreement(np.zeros(4), np.arange(4), np.arange(4))
+
+
 def test_pictures(scorer, judged):
     figure = scorer.figure(judged[0][-4:])
     assert figure.images.shape == (12, 64, 64, 3)
