@@ -5,6 +5,11 @@
 125 people, 61 with a cleft of severity 0.1 to 1, photographed with more turn, light, camera and skin
 than the demo's, and prepared as photographs are (detected, aligned, color adjusted, 64 px). The score
 sees only other people's normal faces; its threshold is chosen on 125 people of a calibration set.
+
+Pearson r with the truth over the 125 (95 % bootstrap over people): 0.925 (0.894 to 0.942), over the 61
+clefts alone 0.83; difference from the mean of normal faces 0.09 (-0.08 to 0.24); left-right asymmetry
+0.27 (0.11 to 0.42). With faces shrunk to 32 px first 0.91, with 300 normal faces 0.90. About 20 ms a face
+and 15 s to fit on one CPU core.
 """
 
 import argparse
