@@ -32,12 +32,13 @@ from jaxface.system import Figure, Result
 LEVEL = 0.01  # chance that an audit of samples without a copy raises a flag
 SPACINGS = 100  # K at most; a quarter of the people where they are few
 MIN_PEOPLE = 12
-CALM = (
-    0.5,
-    0.8,
-)  # quantiles of all samples that fix the scale: a twentieth of copies moves them little
+# Quantiles of all samples that fix the scale: a twentieth of copies among them moves these little.
+CALM = (0.5, 0.8)
 LOWPASS = 16  # px of the pixel embedding's side
 WHITE = 128  # principal components that it is whitened to
+# People look alike in pixels more often than the law says: in 22 of 80 audits of rendered people without
+# copies somebody lay beyond the limit, by a factor of 1.31 at most; with this one nobody did in 40 others.
+MARGIN = 1.4
 SHARES = (0.001, 0.01, 0.05)  # of the samples replaced by copies when power is measured
 PLANTED = 60  # copies of each kind
 KINDS = ("exact", "mirrored", "jpeg", "blended")
@@ -153,8 +154,9 @@ def features(images: np.ndarray) -> np.ndarray:
 class _Space:
     """One embedding, with the training photographs and their mirror images in it."""
 
-    def __init__(self, name, embed, training: np.ndarray, white: int = 0):
+    def __init__(self, name, embed, training: np.ndarray, white: int = 0, margin: float = 1.0):
         self.name, self._embed, self._white = name, embed, None
+        self._margin = margin
         x, y = embed(training), embed(training[:, :, ::-1])
         if white:
             both = np.concatenate([x, y])
@@ -169,6 +171,9 @@ class _Space:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self._project(self._embed(images))
+
+    def limit(self, spacing: np.ndarray, spacings: int) -> float:
+        return self._margin * limit(spacing, spacings, LEVEL / 2)
 
 
 # ---- audit --------------------------------------------------------------------------------------
@@ -308,10 +313,9 @@ def audit(
     copies = planted(training[sources], samples[rng.integers(len(samples), size=PLANTED)])
 
     spaces = (
-        _Space(f"pixels at {LOWPASS} px", lowpass, training, WHITE),
+        _Space(f"pixels at {LOWPASS} px", lowpass, training, WHITE, MARGIN),
         _Space("MobileNetV2 on a 4x4 grid", features, training),
     )
-    level = LEVEL / len(spaces)
     excess, matches = [], []
     hit = {(kind, share): np.zeros(PLANTED, bool) for kind in KINDS for share in SHARES}
     wrong = np.zeros(len(training) + len(held_out), bool)
@@ -321,7 +325,7 @@ def audit(
         reference = space.training, space.mirrored, subjects
         at_samples = space(samples)
         found = match(at_samples, *reference)
-        bound = limit(found.spacing, found.spacings, level)
+        bound = space.limit(found.spacing, found.spacings)
         matches.append(found)
         excess.append(found.spacing / bound)
 
@@ -332,7 +336,7 @@ def audit(
             mixed = found.spacing.copy()
             replaced = rng.choice(len(mixed), int(np.ceil(share * len(mixed))), replace=False)
             mixed[replaced] = rng.choice(pool, len(replaced))
-            with_copies = limit(mixed, found.spacings, level)
+            with_copies = space.limit(mixed, found.spacings)
             for kind in KINDS:
                 hit[kind, share] |= right[kind] & (of_copies[kind].spacing > with_copies)
 
@@ -343,7 +347,7 @@ def audit(
         if enough:
             turned = space(held_out[:, :, ::-1])
             strangers = match(at_samples, space(held_out), turned, held_out_subjects)
-            alarms |= strangers.spacing > limit(strangers.spacing, strangers.spacings, level)
+            alarms |= strangers.spacing > space.limit(strangers.spacing, strangers.spacings)
     # AuthPct and C_T by the last embedding, the network's.
     among = match(space.training, *reference, own=subjects).nearest
     authentic = float((found.nearest > among[found.photograph]).mean())
