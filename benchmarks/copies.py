@@ -9,7 +9,7 @@ alarm if it flags any sample that is no copy, and detects if it flags a copy as 
 
 40 + 40 runs (95 % Wilson): false alarms 0 of 40 (0 to 8.8 %), runs with a copy found 40 of 40 (91.2 to
 100 %), single copies found 197 of 200 (95.7 to 99.5 %), held-out people "copied" in 0 of 80 (0 to
-4.6 %). Smallest d1/d2 of the clean runs 0.66 to 0.77. 106 s on one busy CPU core.
+4.6 %). Smallest d1/d2 of the clean runs 0.66 to 0.77. 58 s on one CPU core.
 """
 
 import argparse
