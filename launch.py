@@ -1,7 +1,7 @@
 """Runs one experiment: python launch.py --experiment=cleftgan
 
 --experiment=NAME[:SCALE]  what to run; the scale is demo (default), paper or tiny
---mode=MODE                train (default), evaluate, sample or report
+--mode=MODE                train (default), evaluate, sample, export or report
 --workdir=DIR              where the run's files go (default runs/NAME-SCALE); a run found there
                            is continued
 --data_dir=DIR             your folder of photographs, for data sets that read one
@@ -24,7 +24,7 @@ import sys
 # The first thing that happens: from here on SIGTERM is answered, even while JAX is being imported.
 from jaxface.preemption import Preemption
 
-MODES = ("train", "evaluate", "sample", "report")
+MODES = ("train", "evaluate", "sample", "export", "report")
 SCALES = ("demo", "paper", "tiny")
 
 
@@ -196,6 +196,8 @@ def main(argv: list[str], preemption: Preemption) -> int:
         return train.dry_run(system, config, workdir)
     if args.mode == "evaluate":
         return train.evaluate(system, config, workdir, preemption)
+    if args.mode == "export":
+        return train.export(system, config, workdir)
     if args.mode == "sample":
         asked = Asked(args.show, args.seed, args.num, args.label)
         return train.sample(system, config, workdir, asked)

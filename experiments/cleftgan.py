@@ -17,7 +17,12 @@ base is what the demo needs next. The published scale has not been run.
 
 from dataclasses import replace
 
-from jaxface.data import cleft_folder, phantom_cleft  # noqa: F401  (config.data names one of them)
+from jaxface.data import (  # noqa: F401  (config.data and config.normals name some of them)
+    cleft_folder,
+    face_folder,
+    phantom_cleft,
+    phantom_faces,
+)
 from jaxface.systems import cleftgan
 
 build = cleftgan.build
@@ -54,6 +59,7 @@ demo = replace(
     discriminator_lr=0.0015,
     gamma=0.05,
     eval_images=512,
+    normals="phantom_faces",
     log_every=20,
     sample_every=200,
     eval_every=250,
@@ -73,6 +79,7 @@ tiny = replace(
     discriminator_channel_max=16,
     kimg=0.048,
     eval_images=32,
+    normals="",
     log_every=1,
     sample_every=3,
     eval_every=0,

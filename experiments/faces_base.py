@@ -38,6 +38,7 @@ demo = replace(
     batch=16,
     generator_lr=0.0025,
     discriminator_lr=0.002,
+    normals="",
     augment_pipe="",  # the phantom has no end of people: nothing to protect D from
     log_every=50,
     sample_every=500,

@@ -56,6 +56,20 @@ class Film(NamedTuple):
     fps: int = 24
 
 
+class Record(NamedTuple):
+    """A file of its own that an evaluation leaves in the workdir."""
+
+    write: Callable  # (workdir, sha256 of the checkpoint that was evaluated) -> None
+
+
+class Export(NamedTuple):
+    """What of a state other programs may want: arrays, and functions with these arrays in them."""
+
+    variables: Any  # tree of arrays, as --init_from reads it
+    functions: Mapping[str, tuple[Callable, Mapping[str, tuple]]]  # {name: (function of arrays,
+    #   {argument: shape without the batch})}; all arguments and results are float32, batch first
+
+
 class Asked(NamedTuple):
     """What a user asks --mode=sample for."""
 
@@ -71,12 +85,15 @@ class System(NamedTuple):
     init: Callable  # (key) -> TrainState
     train_step: Callable  # (state, batch, key, *, axis=None) -> (TrainState, {name: scalar})
     batches: Callable  # (start, process_index, process_count) -> iterator of {name: numpy array}
-    evals: Mapping[str, Callable]  # {name: (state, key) -> {metric: Result | Figure | float}}
+    evals: Mapping[str, Callable]  # {name: (state, key) -> {metric: Result | Figure | Record}}
     sample: Callable  # (state, key, number, label="") -> uint8 images [number, H, W, C]
     shows: Mapping[str, Callable] = MappingProxyType(
         {}
     )  # {name: (state, key, number or None, label)
     #   -> Figure | Film}: what else --mode=sample can show; "" is no label
+    release: Callable | None = None  # (workdir, sha256 of the checkpoint): raises UserError while
+    #   pictures of this checkpoint must not leave the run
+    export: Callable | None = None  # (state) -> Export
     resident: Callable = dict  # () -> {name: numpy array} kept whole in device memory; a batch
     #   then carries "index" and the compiled step sees {name: array[index]} in its place
     preview: Callable | None = None  # () -> Figure of training images as the step sees them

@@ -17,13 +17,14 @@ import numpy as np
 from clu import parameter_overview
 from PIL import Image
 
+from jaxface import export as files
 from jaxface import parallel
 from jaxface.checkpoint import Checkpoints, check_space, estimate_bytes
 from jaxface.errors import UserError, nearest
 from jaxface.preemption import STOPPED
 from jaxface.reports import report
 from jaxface.reports.grid import make_grid
-from jaxface.system import Asked, Figure, Film, Result, RunConfig, System
+from jaxface.system import Asked, Figure, Film, Record, Result, RunConfig, System
 from jaxface.terminal import Progress, say
 from jaxface.workdir import Workdir, as_dict, write_json
 
@@ -88,11 +89,12 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
                 workdir.add_figure(f"{step:08d}", figure, provenance(config, step))
                 write_grid(metrics_log, step, images)
 
-    def evaluate(step, state, evals):
+    def evaluate(step, state, evals, digest=""):
         preemption.offer(step, state)
         with preemption.phase("evaluate"), workdir.clock("evaluate", step):
             if workdir.writes:
-                results = run_evals(evals, state, key, workdir, provenance(config, step))
+                about = provenance(config, step)
+                results = run_evals(evals, state, key, workdir, about, digest)
                 scalars = {f"eval/{k}": v.value for k, v in results.items()}
                 metrics_log.write_scalars(step, scalars)
                 return results
@@ -170,7 +172,8 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
             since += time.monotonic() - busy
 
     # What the run ends with.
-    results = evaluate(step, state, system.evals)
+    digest = checkpoints.digest(step) if checkpoints.newest() == step else ""
+    results = evaluate(step, state, system.evals, digest)
     metrics_log.close()
     if workdir.writes:
         workdir.add_results(results)
@@ -187,9 +190,11 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
 def evaluate(system: System, config: RunConfig, workdir: Workdir, preemption) -> int:
     """Judges the newest checkpoint of a workdir again and renews results.json and the report."""
     key = jax.random.key(config.seed)
-    state, _ = newest(system, config, workdir)
-    with preemption.phase("evaluate"), workdir.clock("evaluate", int(state.step)):
-        results = run_evals(system.evals, state, key, workdir, provenance(config, int(state.step)))
+    state, digest = newest(system, config, workdir)
+    step = int(state.step)
+    about = provenance(config, step) | {"checkpoint_sha256": digest}
+    with preemption.phase("evaluate"), workdir.clock("evaluate", step):
+        results = run_evals(system.evals, state, key, workdir, about, digest)
     workdir.add_results(results)
     table(results)
     say(f"Report: {report.write(workdir.path)}")
@@ -204,6 +209,8 @@ def sample(system: System, config: RunConfig, workdir: Workdir, asked: Asked) ->
             f"{nearest(asked.show, system.shows)}"
         )
     state, digest = newest(system, config, workdir)
+    if system.release:
+        system.release(workdir.path, digest)
     step, key = int(state.step), jax.random.key(asked.seed)
     about = provenance(config, step) | {"seed": str(asked.seed), "checkpoint_sha256": digest}
     about |= {"label": asked.label} if asked.label else {}
@@ -224,6 +231,16 @@ def sample(system: System, config: RunConfig, workdir: Workdir, asked: Asked) ->
     else:
         workdir.add_figure(name, shown, about)
         say(f"Grid: {workdir.path / 'samples' / f'{name}.png'}")
+    return 0
+
+
+def export(system: System, config: RunConfig, workdir: Workdir) -> int:
+    """Writes the newest checkpoint as files for other programs into <workdir>/export."""
+    if not system.export:
+        raise UserError("--mode=export: this system has nothing to export.")
+    state, digest = newest(system, config, workdir)
+    about = provenance(config, int(state.step)) | {"checkpoint_sha256": digest}
+    files.write(workdir.path / "export", system.export(state), about, say)
     return 0
 
 
@@ -267,13 +284,17 @@ def dry_run(system: System, config: RunConfig, workdir: Workdir) -> int:
 # ---- the small print ------------------------------------------------------------------------
 
 
-def run_evals(evals, state, key, workdir: Workdir, about: dict) -> dict[str, Result]:
+def run_evals(
+    evals, state, key, workdir: Workdir, about: dict, digest: str = ""
+) -> dict[str, Result]:
     """Runs evaluations on a host copy of the state; figures go to samples/, results come back."""
     state, results = parallel.to_host(state), {}
     for function in evals.values():
         for name, value in function(state, jax.random.fold_in(key, 2)).items():
             if isinstance(value, Figure):
                 workdir.add_figure(name, value, about)
+            elif isinstance(value, Record):
+                value.write(workdir.path, digest)
             else:
                 results[name] = value
     return results

@@ -19,7 +19,7 @@ MAY = {
     "parallel": set(),
     "phantom": {"ops"},
     "faces": {"models", "ops"},
-    "metrics": {"models", "ops"},
+    "metrics": {"models", "ops", "weights"},
     "data": {"phantom", "faces"},
     "systems": {"losses", "metrics", "faces", "data", "models", "ops", "parallel", "tours"},
     "reports": set(),
@@ -30,7 +30,8 @@ MAY = {
     "tours": set(),
     "weights": {"models", "cache"},
     "start": {"checkpoint", "weights", "models"},
-    "train": {"parallel", "checkpoint", "preemption", "reports", "workdir"},
+    "export": {"weights"},
+    "train": {"export", "parallel", "checkpoint", "preemption", "reports", "workdir"},
 }
 FILES = sorted((ROOT / "jaxface").rglob("*.py"))
 

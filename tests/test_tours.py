@@ -12,6 +12,7 @@ from experiments import cleftgan as experiment
 from jaxface import tours, train
 from jaxface.checkpoint import Checkpoints
 from jaxface.errors import UserError
+from jaxface.metrics import copies
 from jaxface.system import Asked
 from jaxface.systems import cleftgan
 from jaxface.workdir import Workdir, as_dict
@@ -79,6 +80,7 @@ def run(tmp_path_factory):
     state = jax.jit(system.init)(jax.random.key(0))
     checkpoints = Checkpoints(path / "checkpoints", keep=1, log=print)
     checkpoints.save(0, state, {}, wait=True)
+    copies.write_unaudited(path, checkpoints.digest(0))
     return system, workdir, state, checkpoints.digest(0)
 
 
@@ -135,3 +137,23 @@ def test_truncation_acts_up_to_its_cutoff(run):
     assert np.array_equal(pictures[0.3, 0], pictures[0.3, 99])
     assert not np.array_equal(pictures[0.3, 0], pictures[0.3, 2])
     assert not np.array_equal(pictures[1.0, 0], pictures[0.3, 2])
+
+
+def test_nothing_is_sampled_while_a_likely_copy_waits_for_a_judgement(run):
+    system, workdir, _, digest = run
+    file = workdir.path / copies.REVIEW
+    quiet = file.read_text()
+    flag = {"sample": 5, "verdict": None, "sample_sha256": "a", "photograph_sha256": "b"}
+    before = set(workdir.path.rglob("*"))
+    file.write_text(json.dumps({"of": digest, "samples": 8, "flags": [flag]}))
+    for show in ("", "mixing", "rotation"):
+        with pytest.raises(UserError, match="copies of training photographs"):
+            train.sample(system, TINY, workdir, Asked(show=show, seed=99, number=1))
+    file.write_text(json.dumps({"of": "another checkpoint", "samples": 8, "flags": []}))
+    with pytest.raises(UserError, match="--mode=evaluate"):
+        train.sample(system, TINY, workdir, Asked(seed=99, number=1))
+    assert set(workdir.path.rglob("*")) == before
+    file.write_text(json.dumps({"of": digest, "samples": 8, "flags": [flag]}))
+    copies.mark(workdir.path, 5, "no copy", "a reviewer")
+    assert train.sample(system, TINY, workdir, Asked(seed=99, number=1)) == 0
+    file.write_text(quiet)

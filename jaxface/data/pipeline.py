@@ -22,6 +22,10 @@ from jaxface.errors import UserError, nearest
 RESIDENT_BYTES = 1 << 30  # sets up to this size stay whole in device memory
 
 
+class NobodyError(UserError):
+    """The splits that are asked for hold nobody."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Faces:
     """One split of a built data set."""
@@ -98,7 +102,7 @@ def open_faces(run) -> Faces:
         sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
         parts = [part for part in wanted if sizes.get(part)]
         if not parts:
-            raise UserError(
+            raise NobodyError(
                 f"config.split={run.split!r} of {cls.name} holds nobody: add people or name another split."
             )
         decoders = {"image": tfds.decode.SkipDecoding()}
@@ -107,6 +111,16 @@ def open_faces(run) -> Faces:
         source=sources[0] if len(sources) == 1 else _Joined(sources),
         channels=run.channels,
     )
+
+
+def held_out(run) -> Faces | None:
+    """The people of the same data whom a run does not train on; None if there are none."""
+    if "heldout" in run.split:
+        return None
+    try:
+        return open_faces(dataclasses.replace(run, split="heldout"))
+    except NobodyError:
+        return None
 
 
 @contextlib.contextmanager

@@ -60,6 +60,53 @@ MEASURES = {
         "How much the picture changes for a small step in the generator's space; lower is smoother. "
         "The size depends on the network that judges pictures: compare runs of this program only.",
     ),
+    "ppl_wend_lpips_alexnet": Words(
+        "Smoothness of the generator, by a smaller network",
+        "Perceptual path length as a network small enough to ship sees it: lower is smoother. It stands "
+        "on a scale of its own and compares with runs of this program only.",
+    ),
+    "eq_t": Words(
+        "Do faces move as a whole?",
+        "When the generator's input is moved by whole pixels, how exactly the picture moves with it, in "
+        "decibels: 60 and more is nearly exact, below 30 details stick to their place.",
+    ),
+    "eq_t_frac": Words(
+        "The same for moves of any size",
+        "Moves by fractions of a pixel. The published measure uses other filters: compare runs of this "
+        "program only.",
+    ),
+    "eq_r": Words(
+        "Do faces turn as a whole?",
+        "The same for turns by any angle. Only the variant 'r' is built for it; the paper's best, 't', "
+        "scores low here by design.",
+    ),
+    "copies_flagged": Words(
+        "Generated faces that look like a copy of one person",
+        "Each is shown beside its photograph. No picture can be sampled from this run until somebody has "
+        "judged every flagged pair.",
+    ),
+    "copies_false_alarm_rate": Words(
+        "How often the search for copies errs",
+        "Share of photographs of other people, none of them a copy, that the same search would flag.",
+    ),
+    "copies_held_out_alarm_rate": Words(
+        "The same for people never trained on",
+        "Share of generated faces flagged as copies of people whom the generator has never seen.",
+    ),
+    "copies_power_exact": Words(
+        "Copies found when planted: unchanged",
+        "Training photographs were put among the generated faces on purpose; the share that was found.",
+    ),
+    "copies_power_mirrored": Words(
+        "Copies found when planted: mirrored", "The same with mirror images of photographs."
+    ),
+    "copies_power_jpeg": Words(
+        "Copies found when planted: saved again", "The same after saving them as JPEG."
+    ),
+    "copies_power_blended": Words(
+        "Copies found when planted: blended",
+        "The same with 70 % photograph and 30 % generated face laid over each other.",
+    ),
     "fd_mobilenetv2": Words(
         "Fréchet distance, not comparable with FID",
         "The older relative of KID. It grows as photographs get fewer, also between equal sets, so it "

@@ -18,12 +18,13 @@ import optax
 from jaxface import losses, tours
 from jaxface.data import pipeline
 from jaxface.errors import UserError
-from jaxface.metrics import judge
+from jaxface.metrics import copies, generator, judge, severity
+from jaxface.metrics.dish import reported
 from jaxface.models.discriminator import Discriminator, trainable_mask
 from jaxface.models.stylegan3 import Generator
 from jaxface.ops.augment import augment, blur
 from jaxface.parallel import pmean
-from jaxface.system import Figure, RunConfig, System, TrainState, fit
+from jaxface.system import Export, Figure, Record, RunConfig, System, TrainState, fit
 
 LAZY = 16  # discriminator steps between R1 penalties (StyleGAN2, appendix B)
 SIDES = ("left", "right", "none")  # classes of config.condition_on
@@ -75,6 +76,11 @@ class Config(RunConfig):
     augment_kimg: float = 0.0  # for p to go from 0 to 1; 0: 500, or 100 for transfer (SG3)
     augment_p: float = 0.0  # where p starts
     # Judgement
+    normals: str = (
+        ""  # data set of people without a cleft that severity is measured from; "": no DISH
+    )
+    normals_dir: str = ""  # its folder, if it reads one
+    normals_people: int = 600  # of it, if it is a phantom
     eval_images: int = 1000  # generated images that KID and FD compare with the training set
     truncation: float = 1.0  # psi of grids and --mode=sample (the paper's demo: 0.99)
     truncation_cutoff: int = 0  # layers from the first that psi acts on, 0: all
@@ -409,7 +415,22 @@ def build(config: Config, start=None) -> System:
             marks={"penalty": LAZY},
         )
 
+    without_cleft = dataclasses.replace(
+        config,
+        data=config.normals,
+        data_dir=config.normals_dir,
+        manifest="",
+        num_subjects=config.normals_people,
+        split="train",
+    )
+
+    @functools.cache
+    def normals() -> pipeline.Faces:
+        return pipeline.open_faces(without_cleft)
+
     def resident():
+        if config.normals:
+            normals()  # what is wrong with it must not come out after hours of training
         return {"image": faces().images} | fields() if faces().fits_in_memory else {}
 
     @functools.partial(jax.jit, static_argnames=("truncation", "cutoff"))
@@ -418,9 +439,12 @@ def build(config: Config, start=None) -> System:
         return G.apply(variables, z, label, truncation, cutoff or None, method="mapping")
 
     @jax.jit
+    def synthesis(variables, ws, transforms=None):
+        return G.apply(variables, ws, transform=transforms, method="synthesis")
+
     def paint(variables, ws, transforms=None):
-        images = G.apply(variables, ws, transform=transforms, method="synthesis")
-        return jnp.clip(jnp.round(images * 127.5 + 127.5), 0, 255).astype(jnp.uint8)
+        images = np.asarray(synthesis(variables, ws, transforms))
+        return np.clip(np.rint(images * 127.5 + 127.5), 0, 255).astype(np.uint8)
 
     def styles_of(ema, key, number, truncation=1.0, cutoff=0, side=""):
         """Yields the styles of faces 0 to number - 1, EVAL_BATCH at a time: one compiled shape."""
@@ -438,7 +462,7 @@ def build(config: Config, start=None) -> System:
 
     def generate(ema, key, number, **settings):
         """Images of an averaged generator. -> uint8 [number, H, W, C]"""
-        parts = [np.asarray(paint(ema, ws)) for ws in styles_of(ema, key, number, **settings)]
+        parts = [paint(ema, ws) for ws in styles_of(ema, key, number, **settings)]
         return np.concatenate(parts)[:number]
 
     shown = {"truncation": config.truncation, "cutoff": config.truncation_cutoff}
@@ -475,9 +499,68 @@ def build(config: Config, start=None) -> System:
         base = generate(base_ema(), key, config.eval_images) if transfer else None
         return judge.against(faces().images, faces().labels["subject"], fakes, base)
 
-    def copies(state, key):
+    def neighbours(state, key):
         """Each of 16 samples beside the two training photographs nearest to it."""
         return judge.neighbours(faces().images, generate(state.ema, key, 16))
+
+    def audit(state, key):
+        """Whether samples repeat training photographs, and how well that would have been seen."""
+        fakes = generate(state.ema, key, config.eval_images)
+        people, held_out = faces(), pipeline.held_out(config)
+        if len(np.unique(people.labels["subject"])) < copies.MIN_PEOPLE:
+            return {"review": Record(copies.write_unaudited)}
+        found = copies.audit(
+            fakes,
+            people.images,
+            people.labels["subject"],
+            held_out and held_out.images,
+            held_out and held_out.labels["subject"],
+        )
+        review = Record(lambda workdir, of: copies.write_review(workdir, found, of))
+        return found.results() | {"copies": found.figure, "review": review}
+
+    def severities(state, key):
+        """DISH: is the mix of severities that of the photographs? And does the score see the truth?"""
+        if not config.normals:
+            return {}
+        normal, people = normals(), faces()
+        subjects, truth = people.labels["subject"], people.labels["severity"]
+        scorer = severity.fit(normal.images, normal.labels["subject"])
+        scores = scorer(people.images)
+        if not scores.any():
+            return {}  # nobody in the data has anything that a normal face has not
+        fakes = generate(state.ema, key, config.eval_images)
+        results = reported(scores, scorer(fakes), subjects, severity.SCORER)
+        others = pipeline.held_out(without_cleft)
+        if np.isfinite(truth).all() and others:
+            results["severity_r"] = severity.agreement(
+                np.concatenate([scores, scorer(others.images)]),
+                np.concatenate([truth, np.zeros(len(others))]),
+                np.concatenate([subjects, others.labels["subject"]]),
+            )
+        shown = scorer.figure(fakes[:16], photographs=False)
+        return results | {"severity": shown}
+
+    def motion(state, key):
+        """Path length and equivariance of the averaged generator, at psi = 1."""
+        mapped = jax.jit(lambda z, c: G.apply(state.ema, z, c, method="mapping"))
+        painted = functools.partial(synthesis, state.ema)
+        labels = np.eye(len(SIDES), dtype=np.float32)[np.arange(config.eval_images) % len(SIDES)]
+        settings = {
+            "samples": config.eval_images,
+            "labels": labels if config.condition_on else None,
+        }
+        return generator.smoothness(
+            mapped, painted, config.z_dim, batch=EVAL_BATCH // 2, **settings
+        ) | generator.moving(
+            mapped, painted, config.z_dim, batch=EVAL_BATCH, side=config.resolution, **settings
+        )
+
+    def export(state):
+        """Both networks, and the averaged generator as a function of z (and of a one-hot label)."""
+        takes = {"z": (config.z_dim,)} | ({"label": (len(SIDES),)} if config.condition_on else {})
+        variables = {"params": state.params, "ema": state.ema, "model_state": state.model_state}
+        return Export(variables, {"generator": (functools.partial(G.apply, state.ema), takes)})
 
     def progress(state, key):
         """KID alone, cheap enough to follow while training."""
@@ -519,9 +602,17 @@ def build(config: Config, start=None) -> System:
         init=init,
         train_step=train_step,
         batches=batches,
-        evals={"quality": quality, "copies": copies},
+        evals={
+            "quality": quality,
+            "neighbours": neighbours,
+            "audit": audit,
+            "severity": severities,
+            "motion": motion,
+        },
         monitors={"kid": progress},
         sample=sample,
+        release=copies.require_reviewed,
+        export=export,
         shows={name: show(tour) for name, tour in tours.SHOWS.items()},
         resident=resident,
         preview=preview,
