@@ -25,6 +25,8 @@ from jaxface.weights.unpickle import shown
 KEPT = ("params/discriminator", "ema/params", "ema/stats")  # what a transfer needs
 
 
+PLACES = ("data_dir", "build_dir", "manifest", "normals_dir", "init_from")  # fields that hold paths
+
 # What a snapshot may say of its generator that no config can: it has to be the published value.
 FIXED = ("num_critical", "first_cutoff", "first_stopband", "last_stopband_rel", "output_scale")
 FIXED += ("filter_size", "lrelu_upsampling")
@@ -223,7 +225,13 @@ def pack(workdir: str, file: str) -> int:
         for name, value in flat.items()
         if name.startswith(KEPT)
     }
-    about = {"run": meta.get("run"), "step": int(flat["step"]), "config": meta.get("config")}
+    # A pack is passed on: where things lay on the machine that made it is nobody's business.
+    run, config = meta.get("run") or {}, meta.get("config") or {}
+    about = {
+        "run": {name: run[name] for name in ("experiment", "scale", "title") if name in run},
+        "step": int(flat["step"]),
+        "config": {name: value for name, value in config.items() if name not in PLACES},
+    }
     np.savez_compressed(file, __meta__=np.array(json.dumps(about)), **arrays)
     return pathlib.Path(file).stat().st_size
 

@@ -26,7 +26,9 @@ def run(tmp_path_factory):
     workdir.prepare(as_dict(TINY), {"experiment": "cleftgan", "scale": "tiny"})
     state = jax.jit(system.init)(jax.random.key(0))
     checkpoints = Checkpoints(path / "checkpoints", keep=1, log=print)
-    checkpoints.save(0, state, {}, wait=True)
+    here = as_dict(dataclasses.replace(TINY, data_dir="/home/somebody/photographs"))
+    about = {"experiment": "cleftgan", "command": "python launch.py --workdir=/home/somebody/run"}
+    checkpoints.save(0, state, {"config": here, "run": about}, wait=True)
     assert train.export(system, TINY, workdir) == 0
     return system, state, path / "export", checkpoints.digest(0)
 
@@ -67,3 +69,19 @@ def test_onnx_is_written_or_said_how(run, tmp_path):
     there = (tmp_path / "generator.onnx").exists()
     assert there == (importlib.util.find_spec("jax2onnx") is not None)
     assert any(line.startswith("ONNX: ") and ("jax2onnx" in line or there) for line in lines)
+
+
+def test_a_pack_starts_a_run_and_tells_nothing_of_the_machine(run, tmp_path):
+    _, state, folder, _ = run
+    start.pack(str(folder.parent), str(tmp_path / "pack.npz"))
+    tree, about = start.read(str(tmp_path / "pack.npz"), say=lambda line: None)
+    assert about["run"] == {"experiment": "cleftgan"} and about["config"]["z_dim"] == TINY.z_dim
+    assert "somebody" not in json.dumps({k: v for k, v in about.items() if k != "path"})
+    with np.load(tmp_path / "pack.npz") as arrays:
+        assert "somebody" not in str(arrays["__meta__"])
+    close = jax.tree.map(
+        lambda packed, kept: np.allclose(packed, kept, rtol=1e-3, atol=1e-6),
+        tree["ema"],
+        jax.device_get(state.ema),
+    )
+    assert jax.tree.all(close)
