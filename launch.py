@@ -5,8 +5,8 @@
 --workdir=DIR              where the run's files go (default runs/NAME-SCALE); a run found there
                            is continued
 --data_dir=DIR             your folder of photographs, for data sets that read one
---init_from=FILE           start from the networks of a workdir, a checkpoint, a packed .npz or a
-                           shipped base (its name); "none" starts from random weights
+--init_from=FILE           start from the networks of a workdir, a checkpoint, a pack, an export, a
+                           StyleGAN3 snapshot or a shipped base (its name); "none": random weights
 --config.FIELD=VALUE       change any field of the config
 --dry_run                  print what would be run, read and written, and stop
 --num=N, --seed=S          for --mode=sample: how many pictures (64), of which seed (0)
