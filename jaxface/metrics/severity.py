@@ -2,11 +2,12 @@
 
 After Hayajneh et al. (PLOS ONE 2023; CleftGAN's severity index): normalise the face, subtract in YCbCr,
 erode, keep what exceeds a threshold inside a fixed mask, sum. They normalise by inverting each face
-into a generator, which takes minutes; here it takes a hundredth of a second. The normal face nearest to
-a picture is found in the linear space of normal faces, by least squares that trust a pixel the less the
-worse it fits (Cauchy's weights), so that the cleft is left out of the fit. Beside it stands a one-class
-method, the memory of normal patches (PatchCore, Roth et al., arXiv 2106.08265) in features of
-MobileNetV2; a place is hot only if both say so. Nothing is trained on clefts.
+into a generator (`jaxface.metrics.inversion`), which takes minutes; here it takes a hundredth of a
+second. The normal face nearest to a picture is found in the linear space of normal faces, by least
+squares that trust a pixel the less the worse it fits (Cauchy's weights), so that the cleft is left out
+of the fit. Beside it stands a one-class method, the memory of normal patches (PatchCore, Roth et al.,
+arXiv 2106.08265) in features of MobileNetV2; a place is hot only if both say so. Nothing is trained on
+clefts.
 
 Faces must be in the frame of `jaxface.faces.align`.
 """
@@ -54,8 +55,8 @@ class Scorer(NamedTuple):
 
     def normalized(self, images: np.ndarray) -> np.ndarray:
         """Nearest normal faces: uint8 [N, S, S, C] -> uint8 [N, SIDE, SIDE, 3], outside as it was."""
-        small = _canvas(images)
-        result = _ycbcr(small)
+        small = canvas(images)
+        result = to_ycbcr(small)
         result[:, _FACE] = self._nearest(result).reshape(len(small), -1, 3)
         rgb = result @ np.linalg.inv(_YCBCR).T
         return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
@@ -65,7 +66,7 @@ class Scorer(NamedTuple):
 
         The geometric mean of the two kinds of heat, each in its unit; zero outside MASK.
         """
-        small = _canvas(images)
+        small = canvas(images)
         parts = zip((self._pixel_heat(small), self._patch_heat(small)), self.units)
         pixels, patches = (heat[:, *MASK] / unit for heat, unit in parts)
         result = np.zeros((len(small), SIDE, SIDE))
@@ -77,7 +78,7 @@ class Scorer(NamedTuple):
 
         sqrt(100 / SIDE² · sum of the heat from the threshold up): grows about as fast as the cleft.
         """
-        return _score(self.heat(images), self.threshold)
+        return score(self.heat(images), self.threshold)
 
     def calibrated(self, images: np.ndarray, ratings: np.ndarray) -> "Scorer":
         """The same with the threshold that correlates best with ratings [N] of other people's faces.
@@ -85,32 +86,23 @@ class Scorer(NamedTuple):
         Raises:
           ValueError: less than three faces, or all ratings equal.
         """
-        ratings = np.asarray(ratings, np.float64)
-        if len(ratings) < 3 or len(images) != len(ratings) or np.ptp(ratings) == 0:
-            raise ValueError(
-                "calibration needs a rating for each of at least 3 faces, not all equal"
-            )
-        heat = self.heat(images)
-        tried = self.threshold * np.geomspace(0.25, 4, 17)
-        by_threshold = [_score(heat, t) for t in tried]
-        fits = [np.corrcoef(s, ratings)[0, 1] if np.ptp(s) else -1.0 for s in by_threshold]
-        return self._replace(threshold=float(tried[np.argmax(fits)]))
+        _check_ratings(images, ratings)
+        return self._replace(threshold=best_threshold(self.heat(images), ratings, self.threshold))
 
     def figure(self, images: np.ndarray, caption: str = "", photographs: bool = True) -> Figure:
         """Each face, the normal face nearest to it, and its heat in the face (red)."""
-        small, heat = _canvas(images), self.heat(images)
-        kept = np.where(heat >= self.threshold, heat, 0)
-        share = np.clip(kept / (4 * self.threshold), 0, 1)[..., None]
-        gray = small.mean(-1, keepdims=True)
-        maps = (1 - share) * (0.6 * gray + 60) + share * np.array([225.0, 20.0, 20.0])
-        rows = np.stack(
-            [small, self.normalized(images), np.rint(maps).astype(np.uint8)], axis=1
-        ).reshape(-1, SIDE, SIDE, 3)
         caption = caption or (
             "Severity: each face, the normal face nearest to it, and where the two differ more than "
             "normal faces do (red)."
         )
-        return Figure(rows, 12, caption, photographs=photographs)
+        return pictures(
+            canvas(images),
+            self.normalized(images),
+            self.heat(images),
+            self.threshold,
+            caption,
+            photographs,
+        )
 
     def _nearest(self, ycbcr: np.ndarray) -> np.ndarray:
         """[N, SIDE, SIDE, 3] -> [N, D] the point of the space of normal faces that fits most pixels.
@@ -131,11 +123,11 @@ class Scorer(NamedTuple):
         return self.mean + fitted
 
     def _pixel_heat(self, small: np.ndarray) -> np.ndarray:
-        ycbcr = _ycbcr(small)
+        ycbcr = to_ycbcr(small)
         difference = ycbcr[:, _FACE] - self._nearest(ycbcr).reshape(len(small), -1, 3)
         heat = np.zeros(small.shape[:3], np.float32)
         heat[:, _FACE] = np.square(difference).sum(-1)
-        return np.stack([cv2.erode(one, np.ones((EROSION, EROSION))) for one in heat])
+        return eroded(heat)
 
     def _patch_heat(self, small: np.ndarray) -> np.ndarray:
         (x,) = patch_features(small, (BLOCK,))
@@ -178,8 +170,8 @@ def fit(normals: np.ndarray, subjects: np.ndarray | None = None, seed: int = 0) 
         rng.permutation(some)[:most] for some, most in ((kept, MOST), (judged, MOST // 5))
     )
 
-    small = _canvas(normals[np.sort(kept)])
-    faces = _ycbcr(small)[:, _FACE].reshape(len(small), -1)
+    small = canvas(normals[np.sort(kept)])
+    faces = to_ycbcr(small)[:, _FACE].reshape(len(small), -1)
     mean = faces.mean(0)
     # The principal axes by way of the faces' products, of which there are fewer than pixels.
     squares, mixes = np.linalg.eigh((faces - mean) @ (faces - mean).T)
@@ -195,12 +187,11 @@ def fit(normals: np.ndarray, subjects: np.ndarray | None = None, seed: int = 0) 
         mean, axes, squares / len(small), np.ascontiguousarray(memory, np.float32),
         feature_mean, feature_std, (1.0, 1.0), 0.0,
     )  # fmt: skip
-    others = _canvas(normals[np.sort(judged)])
+    others = canvas(normals[np.sort(judged)])
     parts = scorer._pixel_heat(others), scorer._patch_heat(others)
     units = tuple(max(float(np.quantile(part[:, *MASK], 0.99)), 1e-9) for part in parts)
     scorer = scorer._replace(units=units)
-    heat = scorer.heat(others)[:, *MASK]
-    return scorer._replace(threshold=max(float(np.quantile(heat, RARE)), 1e-9))
+    return scorer._replace(threshold=rare(scorer.heat(others)))
 
 
 def agreement(
@@ -230,7 +221,7 @@ def asymmetry(images: np.ndarray) -> np.ndarray:
     uint8 [N, S, S, C] -> float64 [N]. Needs nothing learned and can be checked by eye, but takes
     light from one side and a turned head for a cleft: a baseline.
     """
-    y = _ycbcr(_canvas(images))[..., 0]
+    y = to_ycbcr(canvas(images))[..., 0]
     return np.abs(y - y[:, :, ::-1])[:, *MASK].mean((1, 2))
 
 
@@ -239,13 +230,8 @@ def plain_difference(images: np.ndarray, normals: np.ndarray) -> np.ndarray:
 
     uint8 [N, S, S, C], [M, S, S, C] -> float64 [N], sum over the three channels in gray levels.
     """
-    mean = _ycbcr(_canvas(normals)).mean(0)
-    return np.abs(_ycbcr(_canvas(images)) - mean)[:, *MASK].sum(-1).mean((1, 2))
-
-
-def _score(heat: np.ndarray, threshold: float) -> np.ndarray:
-    kept = np.where(heat >= threshold, heat, 0).sum((1, 2))
-    return np.sqrt(100 * kept / SIDE**2)
+    mean = to_ycbcr(canvas(normals)).mean(0)
+    return np.abs(to_ycbcr(canvas(images)) - mean)[:, *MASK].sum(-1).mean((1, 2))
 
 
 def _places(grid: int) -> tuple[slice, slice]:
@@ -254,8 +240,61 @@ def _places(grid: int) -> tuple[slice, slice]:
     return tuple(slice(part.start // step, -(-part.stop // step)) for part in MASK)
 
 
-def _canvas(images: np.ndarray) -> np.ndarray:
-    """uint8 [N, S, S, 1 or 3] -> uint8 [N, SIDE, SIDE, 3]."""
+# ---- shared with the score by inversion ----------------------------------------------------------
+
+
+def score(heat: np.ndarray, threshold: float) -> np.ndarray:
+    """sqrt(100 / SIDE² · sum of the heat [N, SIDE, SIDE] from the threshold up) -> float64 [N]."""
+    kept = np.where(heat >= threshold, heat, 0).sum((1, 2))
+    return np.sqrt(100 * kept / SIDE**2)
+
+
+def rare(heat: np.ndarray) -> float:
+    """Threshold that RARE of the mask's pixels of normal faces are below: heat [N, SIDE, SIDE]."""
+    return max(float(np.quantile(heat[:, *MASK], RARE)), 1e-9)
+
+
+def best_threshold(heat: np.ndarray, ratings: np.ndarray, around: float) -> float:
+    """Of 17 thresholds from a quarter to four times `around`, the one whose scores follow ratings [N].
+
+    Raises:
+      ValueError: less than three faces, or all ratings equal.
+    """
+    ratings = _check_ratings(heat, ratings)
+    tried = around * np.geomspace(0.25, 4, 17)
+    by_threshold = [score(heat, t) for t in tried]
+    fits = [np.corrcoef(s, ratings)[0, 1] if np.ptp(s) else -1.0 for s in by_threshold]
+    return float(tried[np.argmax(fits)])
+
+
+def eroded(heat: np.ndarray) -> np.ndarray:
+    """Least of each EROSION x EROSION neighborhood, [N, H, W]: what is thinner is gone."""
+    return np.stack([cv2.erode(one, np.ones((EROSION, EROSION))) for one in heat])
+
+
+def pictures(
+    faces: np.ndarray,
+    normalized: np.ndarray,
+    heat: np.ndarray,
+    threshold: float,
+    caption: str,
+    photographs: bool,
+) -> Figure:
+    """Rows of four faces: uint8 [N, SIDE, SIDE, 3], what they were compared with, and their heat."""
+    kept = np.where(heat >= threshold, heat, 0)
+    share = np.clip(kept / (4 * threshold), 0, 1)[..., None]
+    gray = faces.mean(-1, keepdims=True)
+    maps = (1 - share) * (0.6 * gray + 60) + share * np.array([225.0, 20.0, 20.0])
+    rows = np.stack([faces, normalized, np.rint(maps).astype(np.uint8)], axis=1)
+    return Figure(rows.reshape(-1, SIDE, SIDE, 3), 12, caption, photographs=photographs)
+
+
+def canvas(images: np.ndarray) -> np.ndarray:
+    """uint8 [N, S, S, 1 or 3] -> uint8 [N, SIDE, SIDE, 3].
+
+    Raises:
+      ValueError: another dtype or shape.
+    """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(
             f"images must be uint8 [N, S, S, 1 or 3], got {images.dtype} {images.shape}"
@@ -268,5 +307,13 @@ def _canvas(images: np.ndarray) -> np.ndarray:
     )
 
 
-def _ycbcr(small: np.ndarray) -> np.ndarray:
+def to_ycbcr(small: np.ndarray) -> np.ndarray:
+    """RGB [..., 3] in 0..255 -> float64 [..., 3], Y in 0..255 and Cb, Cr in -128..128."""
     return small.astype(np.float64) @ _YCBCR.T
+
+
+def _check_ratings(faces: np.ndarray, ratings: np.ndarray) -> np.ndarray:
+    ratings = np.asarray(ratings, np.float64)
+    if len(ratings) < 3 or len(faces) != len(ratings) or np.ptp(ratings) == 0:
+        raise ValueError("calibration needs a rating for each of at least 3 faces, not all equal")
+    return ratings

@@ -66,12 +66,12 @@ def test_heat_is_where_the_face_is_wrong(scorer, judged):
 def test_score_by_loop():
     heat = np.zeros((2, 64, 64))
     heat[0, 40, 30], heat[0, 41, 30], heat[0, 42, 30] = 3.0, 2.0, 1.9
-    scores = severity._score(heat, 2.0)
+    scores = severity.score(heat, 2.0)
     np.testing.assert_allclose(scores, [np.sqrt(100 * 5 / 64**2), 0])
 
 
 def test_nearest_normal_face_is_where_reweighted_least_squares_end(scorer, judged):
-    ycbcr = severity._ycbcr(severity._canvas(judged[0][-2:]))
+    ycbcr = severity.to_ycbcr(severity.canvas(judged[0][-2:]))
     found = scorer._nearest(ycbcr) - scorer.mean
     for one, fitted in zip(ycbcr[:, severity._FACE].reshape(2, -1) - scorer.mean, found):
         exact = np.zeros_like(one)
@@ -85,7 +85,7 @@ def test_nearest_normal_face_is_where_reweighted_least_squares_end(scorer, judge
 
 
 def test_patch_memory_by_loop(scorer, judged):
-    small = severity._canvas(judged[0][-1:])
+    small = severity.canvas(judged[0][-1:])
     (x,) = severity.patch_features(small, (severity.BLOCK,))
     rows, columns = severity._places(32)
     x = (x[0, rows, columns] - scorer.feature_mean) / scorer.feature_std
