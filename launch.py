@@ -10,6 +10,7 @@
 --config.FIELD=VALUE       change any field of the config
 --dry_run                  print what would be run, read and written, and stop
 --num=N, --seed=S          for --mode=sample: how many pictures (64), of which seed (0)
+--images=DIR               for --mode=evaluate: judge these pictures instead of a checkpoint
 --show=NAME, --label=NAME  for --mode=sample: instead of single pictures a system's other shows, for
                            a style generator mixing, interpolation, translation or rotation; and one
                            class of a conditional generator
@@ -59,6 +60,7 @@ def define_flags():
         "workdir": (None, "folder of the run"),
         "data_dir": ("", "a user's folder of photographs"),
         "init_from": (None, "workdir, checkpoint, .npz, shipped base, or none"),
+        "images": ("", "folder of pictures to evaluate"),
         "show": ("", "what to sample instead of single pictures"),
         "label": ("", "class to sample from"),
         "coordinator": (None, "HOST:PORT of process 0"),
@@ -195,7 +197,7 @@ def main(argv: list[str], preemption: Preemption) -> int:
     if args.dry_run:
         return train.dry_run(system, config, workdir)
     if args.mode == "evaluate":
-        return train.evaluate(system, config, workdir, preemption)
+        return train.evaluate(system, config, workdir, preemption, args.images)
     if args.mode == "export":
         return train.export(system, config, workdir)
     if args.mode == "sample":

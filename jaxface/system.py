@@ -91,6 +91,7 @@ class System(NamedTuple):
         {}
     )  # {name: (state, key, number or None, label)
     #   -> Figure | Film}: what else --mode=sample can show; "" is no label
+    judge_folder: Callable | None = None  # (folder of pictures) -> what an evaluation returns
     release: Callable | None = None  # (workdir, sha256 of the checkpoint): raises UserError while
     #   pictures of this checkpoint must not leave the run
     export: Callable | None = None  # (state) -> Export

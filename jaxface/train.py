@@ -187,14 +187,26 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
     return 0
 
 
-def evaluate(system: System, config: RunConfig, workdir: Workdir, preemption) -> int:
-    """Judges the newest checkpoint of a workdir again and renews results.json and the report."""
+def evaluate(
+    system: System, config: RunConfig, workdir: Workdir, preemption, images: str = ""
+) -> int:
+    """Judges the newest checkpoint of a workdir again, or a folder of pictures as if it had made them.
+
+    Renews results.json and the report; numbers and figures of a folder are called folder_....
+    """
+    if images and not system.judge_folder:
+        raise UserError("--images: this system judges no pictures of others.")
     key = jax.random.key(config.seed)
-    state, digest = newest(system, config, workdir)
-    step = int(state.step)
-    about = provenance(config, step) | {"checkpoint_sha256": digest}
+    if images:
+        about = {"content": f"pictures of {images}", "data": config.data}
+        evals = {"folder": lambda state, key: system.judge_folder(images)}
+        state, digest, step, prefix = None, "", 0, "folder_"
+    else:
+        state, digest = newest(system, config, workdir)
+        step, prefix, evals = int(state.step), "", system.evals
+        about = provenance(config, step) | {"checkpoint_sha256": digest}
     with preemption.phase("evaluate"), workdir.clock("evaluate", step):
-        results = run_evals(system.evals, state, key, workdir, about, digest)
+        results = run_evals(evals, state, key, workdir, about, digest, prefix)
     workdir.add_results(results)
     table(results)
     say(f"Report: {report.write(workdir.path)}")
@@ -285,18 +297,18 @@ def dry_run(system: System, config: RunConfig, workdir: Workdir) -> int:
 
 
 def run_evals(
-    evals, state, key, workdir: Workdir, about: dict, digest: str = ""
+    evals, state, key, workdir: Workdir, about: dict, digest: str = "", prefix: str = ""
 ) -> dict[str, Result]:
     """Runs evaluations on a host copy of the state; figures go to samples/, results come back."""
     state, results = parallel.to_host(state), {}
     for function in evals.values():
         for name, value in function(state, jax.random.fold_in(key, 2)).items():
             if isinstance(value, Figure):
-                workdir.add_figure(name, value, about)
+                workdir.add_figure(prefix + name, value, about)
             elif isinstance(value, Record):
                 value.write(workdir.path, digest)
             else:
-                results[name] = value
+                results[prefix + name] = value
     return results
 
 

@@ -27,7 +27,7 @@ from jaxface.system import Figure, Film, Result
 MAY_CHANGE = {
     "kimg", "steps", "log_every", "sample_every", "eval_every", "save_every", "keep", "max_skipped",
     "compile", "data_dir", "build_dir", "eval_images", "truncation", "truncation_cutoff",
-    "normals", "normals_dir", "normals_people",
+    "normals", "normals_dir", "normals_people", "inception",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import pathlib
 from collections.abc import Iterator
 
 import grain
@@ -17,7 +18,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxface.data.base import FaceBuilder
+from jaxface.data.images import ImageError, list_images, read_image
 from jaxface.errors import UserError, nearest
+from jaxface.faces.resample import resample
 
 RESIDENT_BYTES = 1 << 30  # sets up to this size stay whole in device memory
 
@@ -135,6 +138,37 @@ def _plainly():
         if isinstance(cause, UserError):
             raise cause from None
         raise
+
+
+def read_pictures(folder: str, resolution: int, channels: int) -> np.ndarray:
+    """All pictures in and under a folder as they are judged, uint8 [N, resolution, resolution, channels].
+
+    Pictures of another size are scaled by area or cubically; they must be square.
+
+    Raises:
+      UserError: no folder, nothing in it, or a picture that cannot be read or is not square.
+    """
+    if not pathlib.Path(folder).is_dir():
+        raise UserError(f"--images={folder} is no folder.")
+    pictures = []
+    for name in list_images(folder):
+        path = pathlib.Path(folder) / name
+        try:
+            image = read_image(path)
+        except ImageError as error:
+            raise UserError(f"--images: {error}") from None
+        height, width = image.shape[:2]
+        if height != width:
+            raise UserError(f"--images: {path} is {width} x {height} px, and must be square.")
+        if height != resolution:
+            scale = height / resolution
+            image = resample(image, np.array([[scale, 0, 0], [0, scale, 0]]), resolution)
+        if channels == 1:
+            image = np.asarray(Image.fromarray(image).convert("L"))[..., None]
+        pictures.append(image)
+    if len(pictures) < 2:
+        raise UserError(f"--images={folder} holds {len(pictures)} picture(s): give 2 at least.")
+    return np.stack(pictures)
 
 
 class _Joined:

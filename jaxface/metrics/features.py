@@ -6,6 +6,10 @@ has a name, and the name goes with every number.
 """
 
 import functools
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -66,3 +70,38 @@ def mobilenet_features(images: np.ndarray, batch: int = 32) -> np.ndarray:
         out = _features(network.module, network.variables, filled, SIDE)
         features.append(np.asarray(out)[: len(part)])
     return np.concatenate(features) if features else np.zeros((0, mobilenet.FEATURES), np.float32)
+
+
+def remembered(
+    images: np.ndarray,
+    protocol: str,
+    extract: Callable[[np.ndarray], np.ndarray],
+    folder: pathlib.Path | None,
+) -> np.ndarray:
+    """`extract(images)`, kept in a file for the next time the same pictures are judged.
+
+    Args:
+      images: uint8 [N, H, W, C].
+      protocol: name of extractor, resizing and scaling: with the pictures' bytes it is the key.
+      folder: where the files lie; beside the built data, so that features of people stay where their
+        pictures are. None: nothing is kept.
+    """
+    if folder is None:
+        return extract(images)
+    content = np.ascontiguousarray(images)
+    digest = hashlib.sha256(f"{protocol} {content.shape} {content.dtype} ".encode())
+    digest.update(content.data)
+    file = folder / f"{digest.hexdigest()[:32]}.npy"
+    try:
+        found = np.load(file, allow_pickle=False)
+        if found.ndim == 2 and len(found) == len(images):
+            return found
+    except (OSError, ValueError, EOFError):
+        pass  # not there, or not whole: made anew
+    found = extract(images)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(f".{os.getpid()}.tmp")
+    with open(draft, "wb") as out:
+        np.save(out, found, allow_pickle=False)
+    os.replace(draft, file)
+    return found

@@ -9,6 +9,7 @@ default comes from, and none of them is the paper's value unless it says so.
 
 import dataclasses
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +82,7 @@ class Config(RunConfig):
     )
     normals_dir: str = ""  # its folder, if it reads one
     normals_people: int = 600  # of it, if it is a phantom
+    inception: str = ""  # FID's weights, pt_inception-2015-12-05-6726825d.pth; "": no FID
     eval_images: int = 1000  # generated images that KID and FD compare with the training set
     truncation: float = 1.0  # psi of grids and --mode=sample (the paper's demo: 0.99)
     truncation_cutoff: int = 0  # layers from the first that psi acts on, 0: all
@@ -415,6 +417,7 @@ def build(config: Config, start=None) -> System:
             marks={"penalty": LAZY},
         )
 
+    kept = pathlib.Path(config.build_dir) / "features" if config.build_dir else None
     without_cleft = dataclasses.replace(
         config,
         data=config.normals,
@@ -431,6 +434,8 @@ def build(config: Config, start=None) -> System:
     def resident():
         if config.normals:
             normals()  # what is wrong with it must not come out after hours of training
+        if config.inception:
+            judge.check_inception(config.inception)
         return {"image": faces().images} | fields() if faces().fits_in_memory else {}
 
     @functools.partial(jax.jit, static_argnames=("truncation", "cutoff"))
@@ -497,11 +502,24 @@ def build(config: Config, start=None) -> System:
         """KID and FD of the averaged generator and of the one it started from, with their floor."""
         fakes = generate(state.ema, key, config.eval_images)
         base = generate(base_ema(), key, config.eval_images) if transfer else None
-        return judge.against(faces().images, faces().labels["subject"], fakes, base)
+        return distances(fakes, base)
+
+    def distances(fakes, base=None):
+        """Of any generated pictures from the training photographs."""
+        subjects = faces().labels["subject"]
+        results = judge.against(faces().images, subjects, fakes, base, kept)
+        if config.inception:
+            results |= judge.fid(faces().images, subjects, fakes, config.inception, kept)
+        return results
+
+    def judge_folder(folder):
+        """Distances and DISH of a folder of pictures, whoever made them."""
+        fakes = pipeline.read_pictures(folder, config.resolution, config.channels)
+        return distances(fakes) | dish_of(fakes)
 
     def neighbours(state, key):
         """Each of 16 samples beside the two training photographs nearest to it."""
-        return judge.neighbours(faces().images, generate(state.ema, key, 16))
+        return judge.neighbours(faces().images, generate(state.ema, key, 16), kept)
 
     def audit(state, key):
         """Whether samples repeat training photographs, and how well that would have been seen."""
@@ -520,7 +538,11 @@ def build(config: Config, start=None) -> System:
         return found.results() | {"copies": found.figure, "review": review}
 
     def severities(state, key):
-        """DISH: is the mix of severities that of the photographs? And does the score see the truth?"""
+        """DISH of the averaged generator."""
+        return dish_of(generate(state.ema, key, config.eval_images))
+
+    def dish_of(fakes):
+        """Is the mix of severities that of the photographs? And does the score see the truth?"""
         if not config.normals:
             return {}
         normal, people = normals(), faces()
@@ -529,7 +551,6 @@ def build(config: Config, start=None) -> System:
         scores = scorer(people.images)
         if not scores.any():
             return {}  # nobody in the data has anything that a normal face has not
-        fakes = generate(state.ema, key, config.eval_images)
         results = reported(scores, scorer(fakes), subjects, severity.SCORER)
         others = pipeline.held_out(without_cleft)
         if np.isfinite(truth).all() and others:
@@ -538,8 +559,7 @@ def build(config: Config, start=None) -> System:
                 np.concatenate([truth, np.zeros(len(others))]),
                 np.concatenate([subjects, others.labels["subject"]]),
             )
-        shown = scorer.figure(fakes[:16], photographs=False)
-        return results | {"severity": shown}
+        return results | {"severity": scorer.figure(fakes[:16], photographs=False)}
 
     def motion(state, key):
         """Path length and equivariance of the averaged generator, at psi = 1."""
@@ -565,7 +585,7 @@ def build(config: Config, start=None) -> System:
     def progress(state, key):
         """KID alone, cheap enough to follow while training."""
         fakes = generate(state.ema, key, min(256, config.eval_images))
-        return {"kid_mobilenetv2_training": judge.kid_value(faces().images, fakes)}
+        return {"kid_mobilenetv2_training": judge.kid_value(faces().images, fakes, kept)}
 
     def preview():
         shown = np.linspace(0, len(faces()) - 1, min(len(faces()), 64)).astype(int)
@@ -611,6 +631,7 @@ def build(config: Config, start=None) -> System:
         },
         monitors={"kid": progress},
         sample=sample,
+        judge_folder=judge_folder,
         release=copies.require_reviewed,
         export=export,
         shows={name: show(tour) for name, tour in tours.SHOWS.items()},

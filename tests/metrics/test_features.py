@@ -57,3 +57,25 @@ def test_floats_are_refused(images):
 
 def test_name_says_the_size():
     assert features.PROTOCOL == "mobilenetv2@128"
+
+
+def test_remembered_features_are_of_these_pictures_and_this_protocol(tmp_path):
+    calls = []
+
+    def extract(images):
+        calls.append(len(images))
+        return images.reshape(len(images), -1).astype(np.float32)
+
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
+    first = features.remembered(images, "a", extract, tmp_path)
+    again = features.remembered(images, "a", extract, tmp_path)
+    assert np.array_equal(first, again) and calls == [5]
+    features.remembered(images, "b", extract, tmp_path)
+    changed = images.copy()
+    changed[0, 0, 0, 0] ^= 1
+    other = features.remembered(changed, "a", extract, tmp_path)
+    assert calls == [5, 5, 5] and not np.array_equal(first, other)
+    for file in tmp_path.iterdir():
+        file.write_bytes(file.read_bytes()[:-7])  # cut by a full disk
+    assert np.array_equal(features.remembered(images, "a", extract, tmp_path), first)
+    assert len(calls) == 4
