@@ -46,7 +46,7 @@ _ADAM = optax.scale_by_adam()  # 0.9, 0.999
 class Settings:
     """Of the two searches. SG2 = StyleGAN2's projector, spec = proposed for the paper's unstated ones."""
 
-    steps: int = 200  # of the inversion (SG2: 1000, for 1024 px)
+    steps: int = 100  # of the inversion, for 32 px (SG2: 1000, for 1024 px)
     rate: float = 0.1  # SG2
     ramp_up: float = 0.05  # share of the steps, SG2
     ramp_down: float = 0.25  # SG2

@@ -146,13 +146,15 @@ def test_score_grows_with_the_wedge(generator, drawn):
     assert (small > none + 1).all()
     assert (large > small + 1).all()
 
-    images = np.concatenate([drawn[1], painted(drawn[1], slice(8, 13))])
-    ratings = np.repeat([0, 1], 3)
+    # Three again, for which everything is compiled.
+    images = np.concatenate([drawn[1][:1], painted(drawn[1], slice(8, 13))[1:]])
+    ratings = np.array([0, 0.4, 1])
     fit = lambda one: np.corrcoef(one(images), ratings)[0, 1]
     calibrated = scorer.calibrated(images, ratings)
     assert fit(calibrated) >= fit(scorer) - 1e-9
-    figure = calibrated.figure(images[-2:])
-    assert figure.images.shape == (6, severity.SIDE, severity.SIDE, 3)
+    figure = calibrated.figure(images)
+    assert figure.images.shape == (9, severity.SIDE, severity.SIDE, 3)
+    np.testing.assert_array_equal(figure.images[0], severity.canvas(images)[0])
 
 
 def test_refusals(generator, drawn):
