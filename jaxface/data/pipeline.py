@@ -19,6 +19,7 @@ from PIL import Image
 
 from jaxface.data.base import FaceBuilder
 from jaxface.data.images import ImageError, list_images, read_image
+from jaxface.data.phantom import PhantomBuilder
 from jaxface.errors import UserError, nearest
 from jaxface.faces.resample import resample
 
@@ -79,6 +80,11 @@ def builder_for(name: str) -> type[FaceBuilder]:
     if name not in found:
         raise UserError(f"config.data={name!r} is no data set.{nearest(name, found)}")
     return found[name]
+
+
+def is_rendered(data: str) -> bool:
+    """Whether the data sets of a config's field `data` are phantoms; UserError for an unknown one."""
+    return all(issubclass(builder_for(name.strip()), PhantomBuilder) for name in data.split("+"))
 
 
 def open_faces(run) -> Faces:

@@ -431,8 +431,13 @@ def build(config: Config, start=None) -> System:
     def normals() -> pipeline.Faces:
         return pipeline.open_faces(without_cleft)
 
+    def comparable():
+        """Whether there are normal faces of the same kind as the data."""
+        kinds = (config.data, config.normals)
+        return bool(config.normals) and len({pipeline.is_rendered(kind) for kind in kinds}) == 1
+
     def resident():
-        if config.normals:
+        if comparable():
             normals()  # what is wrong with it must not come out after hours of training
         if config.inception:
             judge.check_inception(config.inception)
@@ -543,7 +548,7 @@ def build(config: Config, start=None) -> System:
 
     def dish_of(fakes):
         """Is the mix of severities that of the photographs? And does the score see the truth?"""
-        if not config.normals:
+        if not comparable():
             return {}
         normal, people = normals(), faces()
         subjects, truth = people.labels["subject"], people.labels["severity"]

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxface.data import phantom_cleft, phantom_faces, pipeline  # noqa: F401  (found by name)
+from jaxface.data import cleft_folder, phantom_cleft, phantom_faces, pipeline  # noqa: F401  (found by name)
 from jaxface.data.base import split_of
 from jaxface.errors import UserError
 from jaxface.system import RunConfig
@@ -92,3 +92,11 @@ def test_data_sets_joined_by_plus_keep_their_splits(tmp_path):
     assert {split_of(name) for name in people} == {"train"}
     with pytest.raises(UserError, match="phantom_faces"):
         pipeline.open_faces(dataclasses.replace(both, data="phantom_cleft+phantom_face"))
+
+
+def test_phantoms_are_rendered_and_folders_are_not():
+    assert pipeline.is_rendered("phantom_faces") and pipeline.is_rendered(
+        "phantom_faces+phantom_cleft"
+    )
+    assert not pipeline.is_rendered("cleft_folder")
+    assert not pipeline.is_rendered("phantom_faces+cleft_folder")
