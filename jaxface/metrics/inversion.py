@@ -14,7 +14,6 @@ Face and normal face are then subtracted, eroded, masked, cut off and summed as 
 Faces must be in the frame of `jaxface.faces.align`, and the generator trained on such faces.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -36,14 +35,11 @@ SCORER = "severity by inversion into a generator of normal faces and adaptation 
 LPIPS = "lpips_alexnet"
 LEAST_SEEN = 64  # px, to which smaller pictures are enlarged for LPIPS: AlexNet leaves 3 of 64
 BATCH = 16  # faces inverted together
-FIRST = (
-    4096  # latents that the mean of w and its spread are measured on; the projector takes 10,000
-)
+FIRST = 4096  # latents that tell the mean of w and its spread; the projector takes 10,000
 _ADAM = optax.scale_by_adam()  # 0.9, 0.999
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """Of the two searches. SG2 = StyleGAN2's projector, spec = proposed for the paper's unstated ones."""
 
     steps: int = 100  # of the inversion, for 32 px (SG2: 1000, for 1024 px)
@@ -58,13 +54,14 @@ class Settings:
     pixel_weight: float = 0.1  # of the mean square of pixels in [-1, 1], spec
 
 
+DEFAULTS = Settings()
+
+
 class Generator(NamedTuple):
     """A generator of normal faces. Both functions must be pure; they are compiled."""
 
-    mapping: Callable[
-        [Any, jax.Array], jax.Array
-    ]  # variables, z [N, z_dim] -> w [N, layers, w_dim]
-    synthesis: Callable[[Any, jax.Array], jax.Array]  # variables, w -> [N, S, S, C], about [-1, 1]
+    mapping: Callable[..., jax.Array]  # variables, z [N, z_dim] -> w [N, layers, w_dim]
+    synthesis: Callable[..., jax.Array]  # variables, w -> [N, S, S, C], about [-1, 1]
     variables: Any  # {"params": {"synthesis": what adaptation moves, ...}, ...}
     z_dim: int
 
@@ -74,7 +71,7 @@ class Inverter(NamedTuple):
 
     generator: Generator
     threshold: float = 0.0  # squared gray levels; heat below is taken for nothing
-    settings: Settings = Settings()
+    settings: Settings = DEFAULTS
     seed: int = 0  # of the noise on w and of the latents that start the search
 
     def normalized(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +125,7 @@ class Inverter(NamedTuple):
 
 
 def fit(
-    generator: Generator, normals: np.ndarray, settings: Settings = Settings(), seed: int = 0
+    generator: Generator, normals: np.ndarray, settings: Settings = DEFAULTS, seed: int = 0
 ) -> Inverter:
     """The score whose threshold `severity.RARE` of the pixels of normal faces stay below.
 
@@ -145,7 +142,7 @@ def fit(
 
 
 def invert(
-    generator: Generator, faces: np.ndarray, key: jax.Array, settings: Settings = Settings()
+    generator: Generator, faces: np.ndarray, key: jax.Array, settings: Settings = DEFAULTS
 ) -> tuple[np.ndarray, np.ndarray]:
     """The latents whose pictures are nearest to faces: float [N, S, S, C] in [-1, 1], S the generator's.
 
@@ -197,7 +194,7 @@ def invert(
 
 
 def adapt(
-    generator: Generator, faces: np.ndarray, ws: np.ndarray, settings: Settings = Settings()
+    generator: Generator, faces: np.ndarray, ws: np.ndarray, settings: Settings = DEFAULTS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pictures of `ws` by weights that followed each face outside nose and mouth.
 
@@ -236,7 +233,7 @@ def adapt(
     return np.stack([np.asarray(one) for one in made]), np.stack(losses, 1)
 
 
-@functools.partial(jax.jit, static_argnames=("synthesis", "module", "settings", "layers"))
+@functools.partial(jax.jit, static_argnames=("synthesis", "module", "layers"))
 def _inversion_step(
     synthesis, module, settings, layers, variables, w, moments, faces, keep, keys, step, spread
 ):
@@ -257,7 +254,7 @@ def _inversion_step(
     return w - settings.rate * ramp * updates, moments, losses
 
 
-@functools.partial(jax.jit, static_argnames=("synthesis", "module", "settings"))
+@functools.partial(jax.jit, static_argnames=("synthesis", "module"))
 def _adaptation_step(synthesis, module, settings, variables, weights, moments, w, face, keep):
     def loss(weights):
         picture = synthesis(_with(variables[0], weights), w)

@@ -1,6 +1,5 @@
 """Severity by inversion, on a tiny random generator: what it drew is normal, what was painted in is not."""
 
-import dataclasses
 import functools
 
 import jax
@@ -79,7 +78,7 @@ def test_weights_follow_the_face(generator, drawn, inverted):
     assert (losses[-1] < 0.7 * losses[0]).all(), losses
     jax.tree.map(np.testing.assert_array_equal, generator.variables, before)
     # The stop rule: half the steps are the first half of the way.
-    half = dataclasses.replace(QUICK, adaptation_steps=5)
+    half = QUICK._replace(adaptation_steps=5)
     _, shorter = inversion.adapt(generator, brighter, inverted[0], half)
     np.testing.assert_allclose(shorter, losses[:5], rtol=1e-4)
 
@@ -98,8 +97,8 @@ def test_nose_and_mouth_do_not_lead(generator, drawn, inverted):
     other, _ = inversion.adapt(generator, outside[one], inverted[0][one], QUICK)
     assert np.abs(other - plain).max() > 1e-3
 
-    few = dataclasses.replace(QUICK, steps=10)
-    blind = dataclasses.replace(few, whole=False)
+    few = QUICK._replace(steps=10)
+    blind = few._replace(whole=False)
     search = lambda faces, settings: inversion.invert(
         generator, faces, jax.random.key(1), settings
     )[0]
@@ -108,7 +107,7 @@ def test_nose_and_mouth_do_not_lead(generator, drawn, inverted):
 
 
 def test_the_key_decides(generator, drawn, inverted):
-    few = dataclasses.replace(QUICK, steps=10)
+    few = QUICK._replace(steps=10)
     search = lambda faces, key: inversion.invert(generator, faces, jax.random.key(key), few)[0]
     first = search(drawn[0], 1)
     np.testing.assert_array_equal(search(drawn[0], 1), first)
@@ -119,7 +118,7 @@ def test_the_key_decides(generator, drawn, inverted):
 
 
 def test_faces_in_several_batches(generator, drawn, monkeypatch):
-    few = dataclasses.replace(QUICK, steps=10)
+    few = QUICK._replace(steps=10)
     search = lambda: inversion.invert(generator, drawn[0], jax.random.key(1), few)
     whole = search()
     monkeypatch.setattr(inversion, "BATCH", 2)
@@ -129,7 +128,7 @@ def test_faces_in_several_batches(generator, drawn, monkeypatch):
 
 
 def test_score_grows_with_the_wedge(generator, drawn):
-    blind = dataclasses.replace(QUICK, whole=False)
+    blind = QUICK._replace(whole=False)
     scorer = inversion.fit(generator, drawn[1], blind)
     heat = scorer.heat(drawn[1])
     assert heat.shape == (3, severity.SIDE, severity.SIDE)
