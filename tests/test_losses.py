@@ -312,5 +312,6 @@ def test_golden_step_of_cyclegan():
         golden.assert_close(value, data[f"loss/{name}"], 1e-4, name)
     for net in nets:
         # The gradient of L1 is a sign, which rounding flips here and there: in float32 and float64
-        # these gradients differ by up to 8e-4 of their norm (G_A), and the reference is in float32.
-        check(net, grads[net], after[net], tolerance=2e-3)
+        # these gradients differ by up to 8e-4 of their norm (G_A), and the reference is in float32. One
+        # tensor, G_B/model.1.weight, is 1.04e-3 from it in both of ours.
+        check(net, grads[net], after[net], tolerance=1.1e-3 if net == "G_B" else 1e-3)

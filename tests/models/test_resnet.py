@@ -46,12 +46,12 @@ def test_golden_inference(depth):
     golden.assert_close(resnet.normalize(images), golden.nhwc(data["in/x"]), 1e-5, "normalize")
 
 
-@pytest.mark.parametrize(("depth", "tolerance"), [(18, 1e-4), (50, 5e-3)])
-def test_golden_training(depth, tolerance):
+@pytest.mark.parametrize(("depth", "pixels"), [(18, 1e-4), (50, 5e-3)])
+def test_golden_training(depth, pixels):
     """Loss and gradients with the batch's statistics, and the running ones that it leaves.
 
     With 50 layers one ReLU (layer3.4, at 2.5e-6) falls on the other side in our float32, which alone
-    moves gradients by 2e-3; in float64 they are the reference's to 1e-5.
+    moves the gradient of single pixels by 2e-3; in float64 it is the reference's to 1e-5.
     """
     data = golden.load(f"resnet{depth}_recipe")
     network = resnet.from_state_dict({"depth": depth}, reference.from_recipe(data["meta"]))
@@ -71,7 +71,7 @@ def test_golden_training(depth, tolerance):
     (value, (logits, moved)), (grads, grad_x) = run(network.variables, golden.nhwc(data["in/x"]))
     golden.assert_close(logits, data["out/logits_train"], 1e-4, "logits")
     golden.assert_close(value, data["out/ce_loss_train"], 1e-4, "loss")
-    golden.assert_close(golden.nchw(grad_x), data["out/grad_x_train"], tolerance, "gradient of x")
+    golden.assert_close(golden.nchw(grad_x), data["out/grad_x_train"], pixels, "gradient of x")
     after = resnet.to_state_dict(kwargs, {**network.variables, **moved})
     grads = resnet.to_state_dict(kwargs, {"params": grads})
     for key, expected in data.items():
@@ -81,10 +81,10 @@ def test_golden_training(depth, tolerance):
         elif kind == "grad":
             flat = np.asarray(grads[name], np.float64).ravel()
             norm, total, dot = expected
-            assert abs(np.linalg.norm(flat) - norm) <= tolerance * norm, name
-            assert abs(flat.sum() - total) <= tolerance * norm * np.sqrt(flat.size), name
+            assert abs(np.linalg.norm(flat) - norm) <= 1e-3 * norm, name
+            assert abs(flat.sum() - total) <= 1e-3 * norm * np.sqrt(flat.size), name
             projected = flat @ np.cos(0.1 * np.arange(flat.size))
-            assert abs(projected - dot) <= tolerance * norm * np.sqrt(flat.size), name
+            assert abs(projected - dot) <= 1e-3 * norm * np.sqrt(flat.size), name
 
 
 @pytest.mark.parametrize(("depth", "train"), [(18, False), (50, True)])
