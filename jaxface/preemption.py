@@ -81,6 +81,10 @@ class Preemption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        # Asked to stop with a state to save, before any loop that would: the answering thread ends the
+        # process as soon as it has its turn, and until then that state may not be donated.
+        while name == "step" and self.requested and not self._loops and self._offered:
+            time.sleep(0.05)
         with self._turn:
             self._handle()
             before, self._phase = self._phase, name
