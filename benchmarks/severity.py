@@ -12,12 +12,12 @@ clefts alone 0.83; difference from the mean of normal faces 0.09 (-0.08 to 0.24)
 and 15 s to fit on one CPU core.
 
 --slow=N adds the score by inversion into the shipped generator on N of the 125, half of them with a
-cleft; its threshold is chosen on N/2 normal and N rated faces of other people. With --normals=300 --slow=24
-and its defaults (100 steps of inversion, 50 of adaptation; commit 4b7feac, one core of an EPYC shared with other
-work): r 0.08 (-0.43 to 0.58) at 6.8 s a face, where the fast score has 0.93 (0.87 to 0.98) on the same 24
-faces; r between the two 0.39. The shipped 32 px base is too poor for it: it cannot draw these people, and
-what it cannot draw looks like a cleft. With 60 and 15 steps, threshold chosen on the very 24 faces of the
-calibration set, r had been 0.87, which says how little such a number is worth.
+cleft; its threshold is chosen on N/2 normal and N rated faces of other people. With --normals=300
+--slow=24 and its defaults (100 steps of inversion, 50 of adaptation; commit 4b7feac, one core of an EPYC
+shared with other work): r 0.08 (-0.43 to 0.58) at 6.8 s a face, where the fast score has 0.93 (0.87 to
+0.98) on the same 24 faces; r between the two 0.39. The shipped 32 px base is probably too poor for it:
+what it cannot draw of a person looks like a cleft. With 60 and 15 steps and the threshold chosen on the
+very 24 faces of the calibration set r had been 0.87, which says how little such a number is worth.
 """
 
 import argparse
