@@ -504,10 +504,10 @@ def build(config: Config, start=None) -> System:
         return fit(shapes.ema, start["ema"], "the averaged generator")
 
     def quality(state, key):
-        """KID and FD of the averaged generator and of the one it started from, with their floor."""
+        """The same pictures of the averaged generator judged in every way; KID of its base beside."""
         fakes = generate(state.ema, key, config.eval_images)
         base = generate(base_ema(), key, config.eval_images) if transfer else None
-        return distances(fakes, base)
+        return distances(fakes, base) | audit(fakes) | dish_of(fakes)
 
     def distances(fakes, base=None):
         """Of any generated pictures from the training photographs."""
@@ -526,9 +526,8 @@ def build(config: Config, start=None) -> System:
         """Each of 16 samples beside the two training photographs nearest to it."""
         return judge.neighbours(faces().images, generate(state.ema, key, 16), kept)
 
-    def audit(state, key):
+    def audit(fakes):
         """Whether samples repeat training photographs, and how well that would have been seen."""
-        fakes = generate(state.ema, key, config.eval_images)
         people, held_out = faces(), pipeline.held_out(config)
         if len(np.unique(people.labels["subject"])) < copies.MIN_PEOPLE:
             return {"review": Record(copies.write_unaudited)}
@@ -541,10 +540,6 @@ def build(config: Config, start=None) -> System:
         )
         review = Record(lambda workdir, of: copies.write_review(workdir, found, of))
         return found.results() | {"copies": found.figure, "review": review}
-
-    def severities(state, key):
-        """DISH of the averaged generator."""
-        return dish_of(generate(state.ema, key, config.eval_images))
 
     def dish_of(fakes):
         """Is the mix of severities that of the photographs? And does the score see the truth?"""
@@ -630,8 +625,6 @@ def build(config: Config, start=None) -> System:
         evals={
             "quality": quality,
             "neighbours": neighbours,
-            "audit": audit,
-            "severity": severities,
             "motion": motion,
         },
         monitors={"kid": progress},
