@@ -9,7 +9,7 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +28,11 @@ EXTRACTOR = (
 
 
 @functools.cache
-def _network() -> mobilenet.Loaded:
+def network() -> mobilenet.Loaded:
     return mobilenet.from_state_dict({}, assets.load("mobilenet_v2_f16"))
 
 
-def _canvas(images: jax.Array, side: int) -> jax.Array:
+def canvas(images: jax.Array, side: int) -> jax.Array:
     """uint8 [N, H, W, 1 or 3] -> [N, side, side, 3] in [-1, 1], over- and undershoots kept."""
     n, _, _, channels = images.shape
     x = images.astype(jnp.float32)
@@ -42,7 +42,7 @@ def _canvas(images: jax.Array, side: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("module", "side"))
 def _features(module, variables, images, side):
-    return module.apply(variables, _canvas(images, side))
+    return module.apply(variables, canvas(images, side))
 
 
 def mobilenet_features(images: np.ndarray, batch: int = 32) -> np.ndarray:
@@ -58,18 +58,32 @@ def mobilenet_features(images: np.ndarray, batch: int = 32) -> np.ndarray:
     Raises:
       ValueError: the images are not uint8 or have another shape.
     """
+    loaded = network()
+    run = lambda part: (_features(loaded.module, loaded.variables, part, SIDE),)
+    found = in_batches(images, batch, run)
+    return found[0] if found else np.zeros((0, mobilenet.FEATURES), np.float32)
+
+
+def in_batches(
+    images: np.ndarray, batch: int, run: Callable[[np.ndarray], Sequence[jax.Array]]
+) -> list[np.ndarray]:
+    """Outputs of `run` for all of uint8 [N, H, W, 1 or 3], `batch` at a time; [] for no images.
+
+    The last batch is filled up, so that a network is compiled for one shape.
+
+    Raises:
+      ValueError: the images are not uint8 or have another shape.
+    """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(
             f"images must be uint8 [N, H, W, 1 or 3], got {images.dtype} {images.shape}"
         )
-    network, features = _network(), []
+    found = []
     for first in range(0, len(images), batch):
         part = np.asarray(images[first : first + batch])
-        # The last batch is filled up, so that the network is compiled for one shape.
         filled = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), np.uint8)])
-        out = _features(network.module, network.variables, filled, SIDE)
-        features.append(np.asarray(out)[: len(part)])
-    return np.concatenate(features) if features else np.zeros((0, mobilenet.FEATURES), np.float32)
+        found.append([np.asarray(out)[: len(part)] for out in run(filled)])
+    return [np.concatenate(outputs) for outputs in zip(*found)]
 
 
 def remembered(

@@ -29,7 +29,7 @@ def pillow(image, side):
 
 
 def test_protocol_by_hand(images):
-    module, variables = features._network()
+    module, variables = features.network()
     resized = np.stack([pillow(image, 32) for image in images])
     by_hand = jax.jit(module.apply)(variables, resized / 127.5 - 1)
     assert_close(features.mobilenet_features(images, batch=4), by_hand, 1e-4, "features")
@@ -37,7 +37,7 @@ def test_protocol_by_hand(images):
 
 def test_downscaling_is_antialiased():
     image = np.random.default_rng(1).integers(0, 256, (70, 90, 1), np.uint8)
-    canvas = features._canvas(image[None], 32)[0, ..., :1]
+    canvas = features.canvas(image[None], 32)[0, ..., :1]
     assert_close(canvas, pillow(image, 32) / 127.5 - 1, 1e-4, "resize")
 
 
