@@ -25,6 +25,7 @@ import numpy as np
 import scipy.stats
 
 from jaxface.errors import UserError
+from jaxface.metrics.frames import COPIED, GENERATED, framed
 from jaxface.metrics.neighbours import distance_rows
 from jaxface.metrics.patches import patch_features
 from jaxface.system import Figure, Result
@@ -424,15 +425,8 @@ def _c_t(samples: np.ndarray, held_out: np.ndarray) -> float:
 
 
 def _framed(image: np.ndarray, flagged: bool) -> np.ndarray:
-    """Image with a frame one 32nd of a side wide: red (gray: white) if flagged, else orange (gray)."""
-    width = max(1, min(image.shape[:2]) // 32)
-    color = [220, 0, 0] if flagged else [230, 110, 30]
-    if image.shape[-1] == 1:
-        color = [255 if flagged else 128]
-    framed = image.copy()
-    for edge in (np.s_[:width], np.s_[-width:], np.s_[:, :width], np.s_[:, -width:]):
-        framed[edge] = np.array(color, np.uint8)
-    return framed
+    """Red (gray: white) where flagged, else orange (gray)."""
+    return framed(image, COPIED, 255) if flagged else framed(image, GENERATED, 128)
 
 
 def _sha256(image: np.ndarray) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxface.errors import UserError
 from jaxface.metrics.features import EXTRACTOR, PROTOCOL, mobilenet_features, remembered
+from jaxface.metrics.frames import GENERATED, framed
 from jaxface.metrics.frechet import frechet_distance
 from jaxface.metrics.intervals import bootstrap, by_subject
 from jaxface.metrics.kid import kid, kid_interval
@@ -177,7 +178,9 @@ def neighbours(
     real, generated = _of_reals(reals, cache), mobilenet_features(samples)
     indices, distances = nearest(generated, real, 2)
     among = nearest(real, real, 1, leave_out=True)[1]
-    rows = np.stack([_framed(samples), reals[indices[:, 0]], reals[indices[:, 1]]], axis=1)
+    rows = np.stack(
+        [framed(samples, GENERATED, 255), reals[indices[:, 0]], reals[indices[:, 1]]], axis=1
+    )
     caption = (
         "Is it a copy? Each framed face is generated; the two after it are the training photographs "
         f"most like it, by {PROTOCOL}."
@@ -193,13 +196,3 @@ def neighbours(
 
 def _of_reals(images: np.ndarray, cache: pathlib.Path | None) -> np.ndarray:
     return remembered(images, EXTRACTOR, mobilenet_features, cache)
-
-
-def _framed(images: np.ndarray) -> np.ndarray:
-    """Images with an orange (gray: white) frame, one 32nd of a side wide."""
-    width = max(1, min(images.shape[1:3]) // 32)
-    framed = images.copy()
-    color = np.array([230, 110, 30] if images.shape[-1] == 3 else [255], np.uint8)
-    for edge in (np.s_[:, :width], np.s_[:, -width:], np.s_[:, :, :width], np.s_[:, :, -width:]):
-        framed[edge] = color
-    return framed
