@@ -1,4 +1,20 @@
-"""What every data set of face photographs has in common: its settings, its fields, its split."""
+"""What every data set has in common: its settings, its fields, its split.
+
+There are two kinds of record. A `FaceBuilder` gives faces brought to one frame and one small size, with
+the labels of a cleft: what a generator learns. A `PhotoBuilder` gives photographs at their own size,
+with the UV photograph where there is one and with what was measured on the face: what translation from
+color to UV learns. A new data set is a class in a module of its own that
+
+  - sets `name` by being called like it (`PhantomUvphoto` is found as "phantom_uvphoto" once its module
+    is imported) and begins its docstring with the line that describes the data;
+  - has a class method `settle(run)` that reads a run's config and returns a tfds.core.BuilderConfig (a
+    `FaceConfig`, a `PhotoConfig` or one of its own) whose `name` tells everything the records depend
+    on: the records are built once for each name. What cannot be built raises UserError here;
+  - has `_split_generators(self, dl_manager)`, which returns {split: iterator of (key, record)} for the
+    splits "train" and "heldout" (a split without people is left out), people assigned by `split_of`,
+    keys unique strings, records as `photo_record` makes them. `self.builder_config` is what `settle`
+    returned; files beside the records may be written to `self.data_path`.
+"""
 
 import dataclasses
 import hashlib
@@ -14,6 +30,7 @@ from PIL import Image
 from jaxface.errors import UserError
 
 HELD_OUT = 0.15  # share of people never trained on: the memorisation test and the noise floor
+LANDMARKS = 468  # points of the face mesh
 
 
 @dataclasses.dataclass
@@ -31,8 +48,21 @@ class FaceConfig(tfds.core.BuilderConfig):
     seed: int = 0  # phantoms only
 
 
-def features() -> tfds.features.FeaturesDict:
-    """Fields of one record. Images enter as PNG bytes: arrays would make tfds import TensorFlow."""
+@dataclasses.dataclass
+class PhotoConfig(tfds.core.BuilderConfig):
+    """Settings of a user's folder of photograph pairs; what changes the records must change `name`."""
+
+    folder: str | None = None
+    manifest: str | None = None  # default: <folder>/manifest.csv
+    purpose: str = "research"  # what the subjects must have consented to
+    patch: int = 256  # px a side: faces too small for one patch are left out
+    coverage: float = 0.5  # share of skin that a patch must have
+    shift: bool = False  # move UV photographs that lie a little off instead of leaving them out
+    max_bad_fraction: float = 0.001  # unreadable photographs tolerated before the build stops
+
+
+def face_features() -> tfds.features.FeaturesDict:
+    """Fields of one face. Images enter as PNG bytes: arrays would make tfds import TensorFlow."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, None)),
@@ -42,6 +72,93 @@ def features() -> tfds.features.FeaturesDict:
             "side": tfds.features.Text(),  # of the cleft: left, right, none, unknown
         }
     )
+
+
+def photo_features() -> tfds.features.FeaturesDict:
+    """Fields of one photograph (see `photo_record`).
+
+    Pictures are PNG bytes in text fields: a field for images could not be empty, and reading one would
+    decode it at once.
+    """
+    return tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),  # stable name of the photograph
+            "subject": tfds.features.Text(),  # pseudonym of the person
+            "view": tfds.features.Text(),  # front, left, right, ...
+            "device": tfds.features.Text(),  # device, phone, or a word of the manifest's
+            "color": tfds.features.Text(),  # RGB
+            "uv": tfds.features.Text(),  # gray; empty: unpaired
+            "truth_uv": tfds.features.Text(),  # gray; what only judgement may see
+            "pigment": tfds.features.Text(),  # 0 or 255: exact spots of a phantom; empty: not known
+            "mask": tfds.features.Text(),  # 0 or 255: skin to be used
+            "landmarks": tfds.features.Tensor(shape=(LANDMARKS, 3), dtype=np.float32),  # px
+            "face_width": np.float32,  # px
+            "covered": np.float32,  # 0..1: share of the face's skin that does not look like skin
+            "ita": np.float32,  # individual typology angle, degrees
+        }
+    )
+
+
+def photo_record(
+    *,
+    id: str,
+    subject: str,
+    view: str,
+    device: str,
+    color: np.ndarray,
+    mask: np.ndarray,
+    landmarks: np.ndarray,
+    face_width: float,
+    covered: float,
+    ita: float,
+    uv: np.ndarray | None = None,
+    truth_uv: np.ndarray | None = None,
+    pigment: np.ndarray | None = None,
+) -> dict:
+    """The record of one photograph from its arrays, with every picture as PNG.
+
+    Args:
+      id: stable name of the photograph, unique in its data set.
+      subject: pseudonym of the person.
+      view: front, left, right or another word.
+      device: "device" for the camera that also takes UV photographs, "phone", or another word.
+      color: uint8 [H, W, 3], sRGB.
+      mask: bool [H, W], skin to be used.
+      landmarks: [468, 3], points of the face mesh in px of `color`.
+      face_width: px between the mesh's points 234 and 454.
+      covered: 0..1, share of the mesh's skin that does not look like skin.
+      ita: individual typology angle of the skin in degrees.
+      uv: uint8 [H, W], the UV photograph that training may see; None for an unpaired one.
+      truth_uv: uint8 [H, W], the UV photograph that only judgement may see; `uv` if that is given.
+      pigment: bool [H, W], where the spots of a phantom are; None where that is not known.
+
+    Raises:
+      ValueError: a picture has another size or type than `color`.
+    """
+    truth_uv = truth_uv if uv is None else uv
+    planes = {"uv": uv, "truth_uv": truth_uv, "pigment": pigment, "mask": mask}
+    types = {"uv": np.uint8, "truth_uv": np.uint8, "pigment": np.bool_, "mask": np.bool_}
+    if color.dtype != np.uint8 or color.ndim != 3 or color.shape[-1] != 3:
+        raise ValueError(f"color of {id}: {color.dtype} {color.shape} is not uint8 [H, W, 3]")
+    for name, plane in planes.items():
+        if plane is not None and (plane.dtype != types[name] or plane.shape != color.shape[:2]):
+            raise ValueError(
+                f"{name} of {id}: {plane.dtype} {plane.shape} is not "
+                f"{np.dtype(types[name])} {color.shape[:2]}"
+            )
+    gray = lambda plane: plane * np.uint8(255) if plane.dtype == np.bool_ else plane
+    pictures = {n: b"" if p is None else encode_png(gray(p)) for n, p in planes.items()}
+    return pictures | {
+        "id": id,
+        "subject": subject,
+        "view": view,
+        "device": device,
+        "color": encode_png(color),
+        "landmarks": np.asarray(landmarks, np.float32),
+        "face_width": np.float32(face_width),
+        "covered": np.float32(covered),
+        "ita": np.float32(ita),
+    }
 
 
 def split_of(subject: str) -> str:
@@ -73,8 +190,8 @@ def encode_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """What the builders of rendered and of real people share: their fields, and no chatter."""
+class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """What the builders of both kinds of record share: no chatter, nothing to download."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = []
@@ -91,9 +208,16 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         # tfds 4.9.10 would look it up with importlib_resources, which it does not require.
         return epath.Path(inspect.getfile(cls))
 
+    @staticmethod
+    def features() -> tfds.features.FeaturesDict:
+        """Fields of one record."""
+        raise NotImplementedError("FaceBuilder or PhotoBuilder gives them")
+
     def _info(self) -> tfds.core.DatasetInfo:
         description = inspect.getdoc(self).split("\n")[0]
-        return tfds.core.DatasetInfo(builder=self, description=description, features=features())
+        return tfds.core.DatasetInfo(
+            builder=self, description=description, features=self.features()
+        )
 
     def _generate_examples(self, people):
         raise NotImplementedError("_split_generators gives the records themselves")
@@ -103,3 +227,15 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _log_download_done(self) -> None:
         """Said by whoever opens the data."""
+
+
+class FaceBuilder(RecordBuilder, skip_registration=True):
+    """Faces in one frame and one size, rendered or real."""
+
+    features = staticmethod(face_features)
+
+
+class PhotoBuilder(RecordBuilder, skip_registration=True):
+    """Photographs at their own size, with a UV photograph or without, rendered or real."""
+
+    features = staticmethod(photo_features)

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxface.data.base import FaceBuilder
+from jaxface.data.base import FaceBuilder, PhotoBuilder, RecordBuilder
 from jaxface.data.images import ImageError, list_images, read_image
 from jaxface.data.phantom import PhantomBuilder
 from jaxface.errors import UserError, nearest
@@ -69,17 +69,38 @@ def _text(value) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def builder_for(name: str) -> type[FaceBuilder]:
-    """The imported builder class called `name`; raises UserError with the nearest name."""
-    found, classes = {}, [FaceBuilder]
+_USE = {
+    FaceBuilder: "faces in one frame, for generators (experiment cleftgan and its like)",
+    PhotoBuilder: "whole photographs, for UV translation (experiments uvphoto and uvphoto_v2)",
+}
+
+
+def builder_for(name: str, kind: type[RecordBuilder] = FaceBuilder) -> type[RecordBuilder]:
+    """The imported builder class of this kind called `name`.
+
+    Raises UserError with the nearest name, or with what the data set is for if it is of the other kind.
+    """
+    found = _builders(kind)
+    if name in found:
+        return found[name]
+    for other, use in _USE.items():
+        if other is not kind and name in _builders(other):
+            raise UserError(
+                f"config.data={name!r} holds {use}; this experiment needs {_USE[kind]}."
+                f"{nearest('', found)}"
+            )
+    raise UserError(f"config.data={name!r} is no data set.{nearest(name, found)}")
+
+
+def _builders(kind: type[RecordBuilder]) -> dict[str, type[RecordBuilder]]:
+    """All imported classes without subclasses, by name."""
+    found, classes = {}, kind.__subclasses__()
     while classes:
         cls = classes.pop()
         classes += cls.__subclasses__()
         if not cls.__subclasses__():
             found[cls.name] = cls
-    if name not in found:
-        raise UserError(f"config.data={name!r} is no data set.{nearest(name, found)}")
-    return found[name]
+    return found
 
 
 def is_rendered(data: str) -> bool:
@@ -87,22 +108,27 @@ def is_rendered(data: str) -> bool:
     return all(issubclass(builder_for(name.strip()), PhantomBuilder) for name in data.split("+"))
 
 
-def open_faces(run) -> Faces:
-    """Builds the data sets that a run's config names, once, and opens the splits it names.
+def open_source(run, kind: type[RecordBuilder], split: str, decoders: dict | None = None):
+    """Builds the data sets of one kind that a run's config names, once, and opens `split`.
 
     Args:
-      run: fields `data` (a tfds builder whose module is imported, or several joined by +), `build_dir`,
-        `split` (one, or several joined by +) and whatever the builders' `settle` reads.
+      run: fields `data` (a tfds builder whose module is imported, or several joined by +), `build_dir`
+        and whatever the builders' `settle` reads.
+      split: one, or several joined by +.
+      decoders: of tfds, by field.
+
+    Returns:
+      A sequence of records.
 
     Raises:
       UserError: unknown data set or split, bad input, nothing in the split.
     """
     tfds.disable_progress_bar()
-    classes = [builder_for(name.strip()) for name in run.data.split("+")]
+    classes = [builder_for(name.strip(), kind) for name in run.data.split("+")]
     configs = [cls.settle(run) for cls in classes]
-    wanted = [part.strip() for part in run.split.split("+")]
+    wanted = [part.strip() for part in split.split("+")]
     if any(part not in ("train", "heldout") for part in wanted):
-        raise UserError(f"config.split={run.split!r}: use 'train', 'heldout' or 'train+heldout'.")
+        raise UserError(f"config.split={split!r}: use 'train', 'heldout' or 'train+heldout'.")
     sources = []
     for cls, config in zip(classes, configs):
         builder = cls(data_dir=str(run.build_dir), config=config, file_format="array_record")
@@ -112,12 +138,17 @@ def open_faces(run) -> Faces:
         parts = [part for part in wanted if sizes.get(part)]
         if not parts:
             raise NobodyError(
-                f"config.split={run.split!r} of {cls.name} holds nobody: add people or name another split."
+                f"config.split={split!r} of {cls.name} holds nobody: add people or name another split."
             )
-        decoders = {"image": tfds.decode.SkipDecoding()}
         sources += [builder.as_data_source(split=part, decoders=decoders) for part in parts]
+    return sources[0] if len(sources) == 1 else Joined(sources)
+
+
+def open_faces(run) -> Faces:
+    """Opens the faces that a run's config names (see `open_source`), of the splits in `run.split`."""
+    decoders = {"image": tfds.decode.SkipDecoding()}
     return Faces(
-        source=sources[0] if len(sources) == 1 else _Joined(sources),
+        source=open_source(run, FaceBuilder, run.split, decoders),
         channels=run.channels,
     )
 
@@ -177,7 +208,7 @@ def read_pictures(folder: str, resolution: int, channels: int) -> np.ndarray:
     return np.stack(pictures)
 
 
-class _Joined:
+class Joined:
     """Several data sources read as one."""
 
     def __init__(self, sources):
