@@ -38,6 +38,21 @@ _PLACES = {  # rest coordinates of the landmarks on the skin
 
 
 @dataclasses.dataclass(frozen=True)
+class Sight:
+    """What the camera sees of a head, before any light: the N pixels that see something."""
+
+    size: int  # side in px
+    points: np.ndarray  # [V, 3] of all vertices: x, y in px, z toward the camera
+    landmarks: dict[str, tuple[float, float]]  # (x, y) in sides of the picture
+    pixel: np.ndarray  # int [N] = row * size + column
+    face: np.ndarray  # int [N]: the triangle there
+    group: np.ndarray  # int [N]
+    rest: np.ndarray  # [N, 3]: the place on the undeformed mesh
+    normal: np.ndarray  # [N, 3] in the camera's frame, about of unit length
+    reach: np.ndarray  # [N, 1 + lights]: how much of the even and of each light arrives
+
+
+@dataclasses.dataclass(frozen=True)
 class Picture:
     """A rendered photograph. Left and right are the subject's own."""
 
@@ -53,30 +68,45 @@ def render(subject: Subject, view: View, size: int, supersample: int = 2) -> Pic
       size: side of the picture in px.
       supersample: the scene is sampled at size * supersample and averaged in linear light.
     """
+    large = size * supersample
+    seen = look(subject, view, large)
+    color, gloss = paint.paint(subject, seen.rest, seen.group)
+    scene = background(view, large)
+    scene.reshape(-1, 3)[seen.pixel] = shade(color, gloss, seen.normal, seen.reach, view)
+    cover = np.zeros((large, large), np.float32)
+    cover.reshape(-1)[seen.pixel] = seen.group != heads.CLOTH
+    if supersample > 1:
+        scene = cv2.resize(scene, (size, size), interpolation=cv2.INTER_AREA)
+        cover = cv2.resize(cover, (size, size), interpolation=cv2.INTER_AREA)
+    places = {
+        name: (float(x * size), float(y * size)) for name, (x, y) in seen.landmarks.items()
+    }
+    return Picture(develop(scene, view), cover > 0.5, places)
+
+
+def look(subject: Subject, view: View, size: int) -> Sight:
+    """Finds what each pixel of a picture of side `size` sees, without supersampling."""
     head = heads.load()
     vertices = shape.build(subject)
     turn = _rotation(view)
     points, landmarks = _project(head, vertices, turn, view)
-    large = size * supersample
-    points[:, :2] *= large
-    pixel, face, weights = rasterize(points, head.faces, large)
-
+    points[:, :2] *= size
+    pixel, face, weights = rasterize(points, head.faces, size)
     normal = heads.normals(head, vertices) @ turn.T
     light = _reach(head, turn, view)
     attributes = np.concatenate([head.rest, normal, light], 1).astype(np.float32)
     at = np.einsum("nk,nkc->nc", weights, attributes[head.faces[face]])
-    color, gloss = paint.paint(subject, at[:, :3], head.groups[face])
-    lit = _shade(color, gloss, at[:, 3:6], at[:, 6:], view)
-
-    scene = _background(view, large)
-    scene.reshape(-1, 3)[pixel] = lit
-    cover = np.zeros((large, large), np.float32)
-    cover.reshape(-1)[pixel] = head.groups[face] != heads.CLOTH
-    if supersample > 1:
-        scene = cv2.resize(scene, (size, size), interpolation=cv2.INTER_AREA)
-        cover = cv2.resize(cover, (size, size), interpolation=cv2.INTER_AREA)
-    places = {name: (float(x * size), float(y * size)) for name, (x, y) in landmarks.items()}
-    return Picture(_develop(scene, view), cover > 0.5, places)
+    return Sight(
+        size,
+        points,
+        landmarks,
+        pixel,
+        face,
+        head.groups[face],
+        at[:, :3],
+        at[:, 3:6],
+        at[:, 6:],
+    )
 
 
 def _rotation(view: View) -> np.ndarray:
@@ -139,7 +169,8 @@ def _reach(head, turn, view):
     return np.concatenate([head.sky[:, None], arrives], 1)
 
 
-def _shade(color, gloss, normal, reach, view):
+def shade(color, gloss, normal, reach, view):
+    """Linear light [N, 3] that N points of these colors and normals send to the camera."""
     normal = normal / np.sqrt(np.einsum("nk,nk->n", normal, normal) + 1e-12)[:, None]
     open_sky = 0.15 + 0.85 * reach[:, :1]
     light = np.float32(view.ambient) * open_sky * (0.85 + 0.15 * normal[:, 1:2])
@@ -153,12 +184,13 @@ def _shade(color, gloss, normal, reach, view):
     return color * light + gloss[:, None] * 2.2 * shine
 
 
-def _background(view, size):
+def background(view, size):
+    """Linear light [size, size, 3] of a wall, darker to the bottom."""
     down = np.linspace(1.12, 0.82, size, dtype=np.float32)[:, None, None]
     return np.broadcast_to(np.float32(view.background) * down, (size, size, 3)).copy()
 
 
-def _develop(scene, view):
+def develop(scene, view):
     """Linear light -> uint8 sRGB with exposure, white balance, a soft shoulder and sensor noise."""
     value = scene * np.float32(view.white_balance) * view.exposure
     value = np.where(value > 0.7, 0.7 + 0.3 * np.tanh((value - 0.7) / 0.3), value)
