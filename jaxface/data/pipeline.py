@@ -225,7 +225,61 @@ class Joined:
         raise IndexError(index)
 
 
-class Batches:
+class Examples:
+    """Endless batches of one process, from step `start` on, of examples that a subclass makes.
+
+    Example `step * batch + row` is `self._example(number)`, whoever asks; process p of P holds rows
+    [p * b, (p + 1) * b) of each global batch, where b = batch / P.
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        start: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+        threads: int = 0,  # that make examples ahead; 0: made when asked for
+        ahead: int = 64,  # batches that threads make ahead
+    ):
+        if batch % process_count:
+            raise UserError(
+                f"config.batch={batch} does not split over {process_count} processes: "
+                f"use a multiple of {process_count}."
+            )
+        self.step = start
+        rows = batch // process_count
+
+        def record(position: int) -> dict[str, np.ndarray]:
+            step, row = divmod(position, rows)
+            number = step * batch + process_index * rows + row
+            return {"example": np.int32(number & 0x7FFFFFFF)} | self._example(number)
+
+        positions = grain.MapDataset.range(start * rows, 2**62)
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        self._iterator = iter(positions.map(record).batch(rows).to_iter_dataset(options))
+
+    def _example(self, number: int) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        batch = next(self._iterator)
+        self.step += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The position to resume from: the number of global batches already given out."""
+        return {"step": self.step}
+
+
+def shuffled(number: int, seed: int):
+    """Endless sequence of the numbers below `number`, in a new order each epoch."""
+    return grain.MapDataset.source(np.arange(number)).seed(seed).shuffle().repeat()
+
+
+class Batches(Examples):
     """Endless batches of one process, from step `start` on.
 
     Yields {"example": int32 [b] global example number (wraps after 2^31), "index": int32 [b] record
@@ -246,39 +300,17 @@ class Batches:
         marks: dict[str, int] | None = None,  # {name: period}: zeros [b] in every period-th batch
         threads: int = 4,
     ):
-        if batch % process_count:
-            raise UserError(
-                f"config.batch={batch} does not split over {process_count} processes: "
-                f"use a multiple of {process_count}."
-            )
-        self.step = start
+        self._faces, self._stream, self._fields = faces, stream, fields or {}
+        self._order = shuffled(len(faces), seed)
         self._marks, self._rows = marks or {}, batch // process_count
-        rows = batch // process_count
-        order = grain.MapDataset.source(np.arange(len(faces))).seed(seed).shuffle().repeat()
+        super().__init__(batch, start, process_index, process_count, threads if stream else 0)
 
-        def record(position: int) -> dict[str, np.ndarray]:
-            step, row = divmod(position, rows)
-            example = step * batch + process_index * rows + row
-            index = int(order[example])
-            row = {"example": np.int32(example & 0x7FFFFFFF), "index": np.int32(index)}
-            row |= {name: values[index] for name, values in (fields or {}).items()}
-            return row | ({"image": faces.image(index)} if stream else {})
-
-        positions = grain.MapDataset.range(start * rows, 2**62)
-        options = grain.ReadOptions(num_threads=threads if stream else 0, prefetch_buffer_size=64)
-        self._iterator = iter(positions.map(record).batch(rows).to_iter_dataset(options))
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        return self
+    def _example(self, number: int) -> dict[str, np.ndarray]:
+        index = int(self._order[number])
+        row = {"index": np.int32(index)}
+        row |= {name: values[index] for name, values in self._fields.items()}
+        return row | ({"image": self._faces.image(index)} if self._stream else {})
 
     def __next__(self) -> dict[str, np.ndarray]:
-        batch = next(self._iterator)
-        for name, period in self._marks.items():
-            if self.step % period == 0:
-                batch[name] = np.zeros([self._rows], np.int8)
-        self.step += 1
-        return batch
-
-    def get_state(self) -> dict[str, int]:
-        """The position to resume from: the number of global batches already given out."""
-        return {"step": self.step}
+        marks = {n: p for n, p in self._marks.items() if self.step % p == 0}
+        return super().__next__() | {name: np.zeros([self._rows], np.int8) for name in marks}
