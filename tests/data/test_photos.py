@@ -101,6 +101,8 @@ def test_choices(run, all_seven):
     chosen = lambda **how: sorted(all_seven.where(**how).labels["id"])
     assert chosen(paired=False) == chosen(device="phone") == ["5.png", "6.png"]
     assert chosen(paired=True, view="front") == ["1.png", "3.png"]
+    (left,) = all_seven.where(device="phone").where(view="left").labels["id"]
+    assert left == "6.png"
     assert len(all_seven.where(paired=False).where(paired=True)) == 0
     assert sorted(open_photos(run, device="phone").labels["id"]) == ["5.png", "6.png"]
     with pytest.raises(NobodyError, match="device 'tablet' and a UV.*devices: device, phone"):
