@@ -10,6 +10,7 @@ import io
 import os
 import pathlib
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from PIL import (  # Pillow knows only the formats whose plugins are imported
@@ -27,7 +28,10 @@ from jaxface.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # JPEG opens MPO too
+COLORFUL = 20  # levels of 255 between channels from which a px of a gray file counts as colored
+COLORED = 0.05  # share of such px from which it is no gray file
 _ORIENTATION = 0x0112  # EXIF tag
+_PHOTOMETRIC = 0x0106  # TIFF tag
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
@@ -54,7 +58,50 @@ def read_image(path: str | os.PathLike, limits: Limits = Limits()) -> np.ndarray
     Reads JPEG, PNG, WebP, BMP and TIFF of one frame, 8 or 16 bits, gray, RGB, palette or CMYK (of a
     phone's multi-picture JPEG the main picture). Raises ImageError naming file and reason.
     """
-    path = pathlib.Path(path)
+    return _read(pathlib.Path(path), limits, _to_rgb)
+
+
+def read_gray(path: str | os.PathLike, limits: Limits = Limits()) -> tuple[np.ndarray, str]:
+    """Reads a UV photograph or a mask: uint8 [H, W], upright, and a note for the user ("": none).
+
+    Gray files of 8 and 16 bits are read as they are: a color profile is for eyes and is not applied, so
+    that both depths of one photograph agree (16 bits v become (v + 128) // 257). 16 bits of which only
+    the lower 14 or fewer are used are a sensor's raw numbers and would look black: they are refused.
+
+    Files with colors are accepted where the channels are equal, or, with a note, where they are nearly so
+    (compression, a colored stamp): then the luminance is taken. One of which more than COLORED of the px
+    have channels further than COLORFUL apart is a color photograph or a tinted one, and is refused: which
+    of its channels is the measured one cannot be known here.
+
+    Raises ImageError naming file and reason, for all that `read_image` refuses too.
+    """
+    note = ""
+
+    def convert(image: Image.Image) -> np.ndarray:
+        nonlocal note
+        if image.mode.startswith("I;16"):
+            return _to_8_bits(image)
+        if image.mode in ("L", "1") and not image.has_transparency_data:
+            return np.asarray(image.convert("L"))
+        pixels = _to_rgb(image)
+        apart = np.ptp(pixels, axis=-1)
+        if not apart.any():
+            return pixels[..., 0]
+        share = np.mean(apart > COLORFUL)
+        if share > COLORED:
+            raise ImageError(
+                path,
+                f"{share:.0%} of it is colored, and a UV photograph is gray: name the right file, or "
+                "save its measured channel as gray",
+            )
+        note = "saved with colors that differ a little: its luminance is taken"
+        return np.asarray(Image.fromarray(pixels).convert("L"))
+
+    return _read(pathlib.Path(path), limits, convert), note
+
+
+def _read(path: pathlib.Path, limits: Limits, convert: Callable) -> np.ndarray:
+    """What `convert` makes of the decoded image, upright."""
     try:
         size = path.stat().st_size
         if not path.is_file():
@@ -73,7 +120,7 @@ def read_image(path: str | os.PathLike, limits: Limits = Limits()) -> np.ndarray
         image = _open(path, content, limits)
         try:
             image.load()
-            return _turn(_to_rgb(image), _orientation(image))
+            return _turn(convert(image), _orientation(image))
         except ImageError:
             raise
         except Exception as error:  # Pillow's decoders raise whatever a broken file makes them
@@ -112,8 +159,7 @@ def _open(path: pathlib.Path, content: bytes, limits: Limits) -> Image.Image:
 def _to_rgb(image: Image.Image) -> np.ndarray:
     """Any mode -> uint8 [H, W, 3] in sRGB."""
     if image.mode.startswith("I;16"):
-        gray = (np.asarray(image).astype(np.uint32) + 128) // 257
-        return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=-1)
+        return np.repeat(_to_8_bits(image)[..., None], 3, axis=-1)
     if image.mode in ("I", "F"):
         raise ValueError("32 bits a pixel: save it with 8 or 16 bits a channel")
     opacity = None
@@ -128,6 +174,20 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if opacity is not None:
         pixels = np.rint(pixels * opacity + 255 * (1 - opacity)).astype(np.uint8)
     return pixels
+
+
+def _to_8_bits(image: Image.Image) -> np.ndarray:
+    """Gray of 16 bits -> uint8 [H, W]."""
+    gray = np.asarray(image).astype(np.uint32)
+    if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0:
+        gray = 65535 - gray  # white is zero: Pillow turns only 8 bits round
+    brightest = int(gray.max())
+    if 0 < brightest < 1 << 14:
+        raise ValueError(
+            f"16 bits a pixel of which {brightest.bit_length()} are used: stretch it to the full range "
+            "and save it anew"
+        )
+    return ((gray + 128) // 257).astype(np.uint8)
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:

@@ -8,9 +8,18 @@ One row an image, columns in any order, more of them are ignored:
   side      optional, of the cleft: left, right (the person's own), none, unknown
   severity  optional, of the cleft: 0 (none) to 1 (worst)
 
+and, where photographs are paired with UV photographs (the data set `uvphoto`),
+
+  uv        optional, path of the UV photograph; empty: there is none, as for phones
+  mask      optional, path of an own mask of usable skin: white is used, black is not
+  view      optional: front, left, right or another word
+  device    optional: device, phone or another word; if empty, device with a UV photograph, else phone
+
 A first one for a folder is written by
 
-  python -m jaxface.data.manifest FOLDER --consent=yes [--subject=file|folder] [--output=FILE]
+  python -m jaxface.data.manifest FOLDER --consent=yes [--subject=file|folder] [--pairs] [--output=FILE]
+
+where --pairs takes NAME_uv.* for the UV photograph and NAME_mask.* for the mask of NAME.*
 """
 
 import argparse
@@ -29,6 +38,9 @@ from jaxface.errors import UserError
 NAME = "manifest.csv"
 REQUIRED = ("file", "subject", "consent")
 OPTIONAL = ("side", "severity")
+PAIRS = ("uv", "mask", "view", "device")  # columns of photograph pairs
+SUFFIX = "_uv"  # of the name of a UV photograph
+_MASK = "_mask"
 SIDES = ("left", "right", "none", "unknown")
 ANY_PURPOSE = ("yes", "true", "1")
 SHOWN = 5  # problems told at once
@@ -43,6 +55,10 @@ class Row:
     consent: str
     side: str = "unknown"
     severity: float = math.nan
+    uv: str = ""  # posix paths relative to the folder
+    mask: str = ""
+    view: str = "unknown"
+    device: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,30 +76,35 @@ def read_manifest(
     folder: str | os.PathLike,
     manifest: str | os.PathLike | None = None,
     purpose: str = "research",
+    pairs: bool = False,
 ) -> Manifest:
     """Reads and checks `manifest` (default: manifest.csv in `folder`) for use under `purpose`.
+
+    The columns of photograph pairs are read with `pairs` alone, and ignored like any other without.
 
     Raises UserError naming file, row (as a spreadsheet counts, the heading is row 1), field and
     remedy: folder or manifest missing, unreadable or without rows; a column missing; a row whose file
     is absent or outside the folder; two rows with one file; no subject; no consent to the purpose; a
-    side or severity that is none.
+    side or severity that is none; a UV photograph or mask that is absent or named twice.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: name the folder that holds the images.")
     path = pathlib.Path(manifest) if manifest else folder / NAME
-    text = _read(path, folder)
+    text = _read(path, folder, pairs)
     images = list_images(folder)
     rows, problems, seen = [], [], {}
     root = folder.resolve()
-    for number, fields in _records(path, text):
-        row, wrong = _row(fields, root, purpose)
-        if row and row.file in seen:
-            wrong.append(f"file: {row.file!r} has row {seen[row.file]} already: keep one of them")
+    for number, fields in _records(path, text, OPTIONAL + PAIRS if pairs else OPTIONAL):
+        row, wrong = _row(fields, root, purpose, pairs)
+        for column in ("file", "uv", "mask") if row else ():
+            name = getattr(row, column)
+            if name in seen:
+                wrong.append(f"{column}: {name!r} has row {seen[name]} already: keep one of them")
+            elif name:
+                seen[name] = number
         problems += [f"row {number}, {problem}" for problem in wrong]
-        if row:
-            seen.setdefault(row.file, number)
-            rows.append(row)
+        rows += [row] if row else []
     if problems:
         raise UserError(_several(path, problems))
     if not rows:
@@ -97,13 +118,15 @@ def read_manifest(
     )
 
 
-def _read(path: pathlib.Path, folder: pathlib.Path) -> str:
+def _read(path: pathlib.Path, folder: pathlib.Path, pairs: bool) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: it says who is on each image and what they agreed to. Write a first "
             f"one with: python -m jaxface.data.manifest {folder} --consent=yes --subject=file"
+            + pairs
+            * " --pairs"
         ) from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8: save it as 'CSV UTF-8'.") from None
@@ -111,7 +134,9 @@ def _read(path: pathlib.Path, folder: pathlib.Path) -> str:
         raise UserError(f"{path}: {error.strerror or error}.") from None
 
 
-def _records(path: pathlib.Path, text: str) -> list[tuple[int, dict[str, str]]]:
+def _records(
+    path: pathlib.Path, text: str, optional: tuple[str, ...]
+) -> list[tuple[int, dict[str, str]]]:
     """(row number, {column: text}) of every row that is not blank."""
     heading = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=heading.count)  # spreadsheets of some countries write semicolons
@@ -124,9 +149,9 @@ def _records(path: pathlib.Path, text: str) -> list[tuple[int, dict[str, str]]]:
     if missing:
         raise UserError(
             f"{path} has no column {', '.join(missing)}: the first row must name the columns "
-            f"{', '.join(REQUIRED)} (and, if known, {', '.join(OPTIONAL)})."
+            f"{', '.join(REQUIRED)} (and, if known, {', '.join(optional)})."
         )
-    repeated = [name for name in REQUIRED + OPTIONAL if columns.count(name) > 1]
+    repeated = [name for name in REQUIRED + optional if columns.count(name) > 1]
     if repeated:
         raise UserError(f"{path} has column {repeated[0]} twice: keep one of them.")
     return [
@@ -136,24 +161,26 @@ def _records(path: pathlib.Path, text: str) -> list[tuple[int, dict[str, str]]]:
     ]
 
 
-def _row(fields: dict[str, str], root: pathlib.Path, purpose: str) -> tuple[Row | None, list[str]]:
+def _row(
+    fields: dict[str, str], root: pathlib.Path, purpose: str, pairs: bool
+) -> tuple[Row | None, list[str]]:
     """The row, or None if it names no usable file, and what is wrong with it ("field: what")."""
     wrong = []
-    name = fields["file"].replace("\\", "/")
     inside = None
-    if not name:
+    if not fields["file"]:
         wrong.append("file: empty: name an image or delete the row")
     else:
-        try:
-            target = (root / name).resolve()
-            inside = target.relative_to(root).as_posix() if target.is_relative_to(root) else None
-            if inside is None:
-                wrong.append(f"file: {name!r} lies outside the folder: move it inside")
-            elif not target.is_file():
-                inside = None
-                wrong.append(f"file: {name!r} is not in the folder: correct it or delete the row")
-        except (OSError, ValueError):
-            wrong.append(f"file: {name!r} is no path: correct it")
+        inside = _inside(fields["file"], "file", "delete the row", root, wrong)
+    more = {}
+    if pairs:
+        more = {
+            column: fields.get(column)
+            and _inside(fields[column], column, "leave it empty", root, wrong)
+            or ""
+            for column in ("uv", "mask")
+        }
+        more["view"] = fields.get("view", "").lower() or "unknown"
+        more["device"] = fields.get("device", "").lower()
     if not fields["subject"]:
         wrong.append("subject: empty: give the person a pseudonym")
     purposes = re.split(r"[\s;,|]+", fields["consent"].lower())
@@ -175,7 +202,25 @@ def _row(fields: dict[str, str], root: pathlib.Path, purpose: str) -> tuple[Row 
             wrong.append(f"severity: {fields['severity']!r} is no number from 0 to 1")
     if inside is None:
         return None, wrong
-    return Row(inside, fields["subject"], fields["consent"], side, severity), wrong
+    return Row(inside, fields["subject"], fields["consent"], side, severity, **more), wrong
+
+
+def _inside(
+    name: str, column: str, otherwise: str, root: pathlib.Path, wrong: list[str]
+) -> str | None:
+    """The path relative to `root` of a file that a row names; None, and why in `wrong`, if it is none."""
+    name = name.replace("\\", "/")
+    try:
+        target = (root / name).resolve()
+        if not target.is_relative_to(root):
+            wrong.append(f"{column}: {name!r} lies outside the folder: move it inside")
+        elif not target.is_file():
+            wrong.append(f"{column}: {name!r} is not in the folder: correct it or {otherwise}")
+        else:
+            return target.relative_to(root).as_posix()
+    except (OSError, ValueError):
+        wrong.append(f"{column}: {name!r} is no path: correct it")
+    return None
 
 
 def _several(path: pathlib.Path, problems: list[str]) -> str:
@@ -191,12 +236,16 @@ def write_manifest(
     subject: str = "file",
     output: str | os.PathLike | None = None,
     overwrite: bool = False,
+    pairs: str = "",
 ) -> tuple[pathlib.Path, int, int]:
     """Writes a manifest for all images of `folder`; returns its path and how many rows and subjects.
 
     `consent` goes into every row. `subject` is "file" (each image is another person, called like the
-    file) or "folder" (each subfolder is a person). Raises UserError when the folder has no images,
-    the manifest exists and `overwrite` is not set, or images lie outside of subfolders.
+    file) or "folder" (each subfolder is a person). With `pairs` (a suffix like "_uv"; upper case is the same)
+    NAME_uv.* is the UV photograph and NAME_mask.* the mask of NAME.* in the same folder.
+
+    Raises UserError when the folder has no images, the manifest exists and `overwrite` is not set, images
+    lie outside of subfolders, or the name of a UV photograph or mask fits no photograph or several.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
@@ -207,6 +256,7 @@ def write_manifest(
     images = [pathlib.PurePosixPath(image) for image in list_images(folder)]
     if not images:
         raise UserError(f"{folder} has no images (JPEG, PNG, WebP, BMP or TIFF).")
+    images, partners = _partners(folder, images, pairs) if pairs else (images, {})
     if subject == "folder":
         loose = [image for image in images if len(image.parts) == 1]
         if loose:
@@ -223,8 +273,10 @@ def write_manifest(
             subjects = [str(image) for image in images]
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(REQUIRED + OPTIONAL)
-    writer.writerows((image, name, consent, "", "") for image, name in zip(images, subjects))
+    writer.writerow(REQUIRED + (PAIRS if pairs else OPTIONAL))
+    for image, name in zip(images, subjects):
+        more = partners[image] if pairs else ()
+        writer.writerow((image, name, consent, *more, "", ""))
     try:
         temporary = path.with_name(path.name + ".part")
         temporary.write_text(buffer.getvalue(), encoding="utf-8")
@@ -232,6 +284,31 @@ def write_manifest(
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}: choose another --output.") from None
     return path, len(images), len(set(subjects))
+
+
+def _partners(
+    folder: pathlib.Path, images: list[pathlib.PurePosixPath], suffix: str
+) -> tuple[list[pathlib.PurePosixPath], dict[pathlib.PurePosixPath, list[str]]]:
+    """The photographs among the images and [UV photograph, mask] of each, "" where there is none."""
+    endings = (suffix.lower(), _MASK)
+    kind = lambda image: [i for i, end in enumerate(endings) if image.stem.lower().endswith(end)]
+    photographs = [image for image in images if not kind(image)]
+    found: dict[pathlib.PurePosixPath, list[str]] = {image: ["", ""] for image in photographs}
+    for image in images:
+        for which in kind(image):
+            stem = image.stem[: -len(endings[which])]
+            of = [p for p in photographs if p.parent == image.parent and p.stem == stem]
+            if len(of) != 1:
+                raise UserError(
+                    f"{folder / image}: {len(of)} photographs are called {stem}.*, and its name says "
+                    "that it belongs to one: rename it, or move it out of the folder."
+                )
+            if found[of[0]][which]:
+                raise UserError(
+                    f"{folder / image}: {of[0]} has {found[of[0]][which]} already: keep one of them."
+                )
+            found[of[0]][which] = str(image)
+    return photographs, found
 
 
 _CONSENT = """Nothing was written: --consent is missing.
@@ -254,6 +331,14 @@ def main(arguments: list[str] | None = None) -> int:
         default="file",
         help="each image is another person (default), or each subfolder is one",
     )
+    parser.add_argument(
+        "--pairs",
+        nargs="?",
+        const=SUFFIX,
+        default="",
+        metavar="SUFFIX",
+        help=f"NAME{SUFFIX}.* is the UV photograph of NAME.*, NAME{_MASK}.* its mask (or another SUFFIX)",
+    )
     parser.add_argument("--output", metavar="FILE", help="default: FOLDER/manifest.csv")
     parser.add_argument("--overwrite", action="store_true", help="replace a manifest")
     options = parser.parse_args(arguments)
@@ -265,7 +350,12 @@ def main(arguments: list[str] | None = None) -> int:
         if consent.lower() in ("no", "false", "0", "none"):
             raise UserError(f"--consent={consent}: photographs without consent are not used.")
         path, images, people = write_manifest(
-            options.folder, consent, options.subject, options.output, options.overwrite
+            options.folder,
+            consent,
+            options.subject,
+            options.output,
+            options.overwrite,
+            options.pairs,
         )
     except UserError as error:
         print(error, file=sys.stderr)
@@ -273,7 +363,12 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"{path}: {images} images of {people} people, consent {consent!r} as you stated.\n"
         "Subjects are called like their files: rename them if that tells who they are. "
-        "Fill in side and severity where known."
+        + (
+            "Two photographs of one person must carry one subject: correct that where names differ by "
+            "view. Fill in view (front, left, right) where known."
+            if options.pairs
+            else "Fill in side and severity where known."
+        )
     )
     return 0
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from jaxface.data import images
-from jaxface.data.images import ImageError, Limits, list_images, read_image
+from jaxface.data.images import ImageError, Limits, list_images, read_gray, read_image
 
 
 def smooth(height=40, width=60):
@@ -195,3 +195,63 @@ def test_only_pixels_leave(tmp_path):
     out = io.BytesIO()
     Image.fromarray(read_image(path)).save(out, format="PNG")
     assert b"Yamada" not in out.getvalue()
+
+
+def test_gray_of_8_and_16_bits_agree(tmp_path):
+    gray = smooth()[..., 1]
+    assert gray.max() == 195
+    deep = gray.astype(np.uint16) * 257
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for path in (
+        save(tmp_path, "8.png", gray),
+        save(tmp_path, "p.png", gray, icc_profile=_swapped_primaries(profile)),
+        save(tmp_path, "16.png", deep),
+        save(tmp_path, "16.tif", deep),
+        save(tmp_path, "rgb.png", np.repeat(gray[..., None], 3, axis=-1)),
+        save(tmp_path, "a.png", np.dstack([gray, np.full_like(gray, 255)])),
+        save(tmp_path, "low.png", deep + np.uint16(100)),  # rounds down
+    ):
+        found, note = read_gray(path)
+        assert found.dtype == np.uint8 and not note, path
+        np.testing.assert_array_equal(found, gray)
+    dark = save(tmp_path, "12.png", deep // 16)
+    for read in (read_gray, read_image):
+        with pytest.raises(ImageError, match="12.png.*16 bits a pixel of which 12 are used"):
+            read(dark)
+
+
+def test_white_is_zero_in_both_depths(tmp_path):
+    gray = smooth()[..., 1]
+    shallow = save(tmp_path, "8.tif", gray, tiffinfo={262: 0})  # which Pillow turns round itself
+    deep = save(tmp_path, "16.tif", 65535 - gray.astype(np.uint16) * 257, tiffinfo={262: 0})
+    for path in (shallow, deep):
+        assert Image.open(path).tag_v2[262] == 0
+        np.testing.assert_array_equal(read_gray(path)[0], gray)
+        np.testing.assert_array_equal(read_image(path)[..., 2], gray)
+
+
+def test_colors_in_a_gray_file(tmp_path):
+    gray = np.repeat(smooth()[..., 1:2], 3, axis=-1)
+    stamped = gray.copy()
+    stamped[:6, :10] = (250, 20, 20)  # 2.5 % of the px
+    found, note = read_gray(save(tmp_path, "s.png", stamped))
+    assert "luminance" in note
+    np.testing.assert_array_equal(found[6:], gray[6:, :, 0])
+    assert found[0, 0] == round(0.299 * 250 + 0.701 * 20)
+    stamped[:6, :50] = (250, 20, 20)
+    with pytest.raises(ImageError, match=r"c.png: 12% of it is colored.*name the right file"):
+        read_gray(save(tmp_path, "c.png", stamped))
+    violet = gray * np.array([0.8, 0.6, 1.0])
+    with pytest.raises(ImageError, match="is colored"):
+        read_gray(save(tmp_path, "v.png", violet.astype(np.uint8)))
+
+
+def test_gray_is_turned_and_limited_like_color(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    gray = smooth()[..., 1]
+    path = save(tmp_path, "a.png", gray, exif=exif)
+    np.testing.assert_array_equal(read_gray(path)[0], np.rot90(gray, -1))
+    (tmp_path / "b.png").write_bytes(_png_header(12000, 9000))
+    with pytest.raises(ImageError, match="12000x9000 px is over 40 Mpx"):
+        read_gray(tmp_path / "b.png")

@@ -147,6 +147,63 @@ def test_subjects(folder):
     assert {r.subject for r in read_manifest(folder).rows} == {"sub"}
 
 
+def test_pairs_are_read_where_they_are_asked_for(folder):
+    write(
+        folder,
+        "a.png,S1,yes,sub\\c.png,,FRONT,",
+        "b.png,S2,yes,,,,Tablet",
+        heading="file,subject,consent,uv,mask,view,device",
+    )
+    paired, phone = read_manifest(folder, pairs=True).rows
+    assert (paired.uv, paired.mask, paired.view, paired.device) == ("sub/c.png", "", "front", "")
+    assert (phone.uv, phone.view, phone.device) == ("", "unknown", "tablet")
+    assert read_manifest(folder, pairs=True).without_row == ()
+    plain = read_manifest(folder)
+    assert [row.uv for row in plain.rows] == ["", ""] and plain.without_row == ("sub/c.png",)
+
+
+@pytest.mark.parametrize(
+    "lines,said",
+    [
+        (["a.png,S,yes,x.png,"], "row 2, uv: 'x.png' is not in the folder: .* or leave it empty"),
+        (["a.png,S,yes,,x.png"], "row 2, mask: 'x.png' is not in the folder"),
+        (["a.png,S,yes,../b.png,"], "row 2, uv: '../b.png' lies outside"),
+        (["a.png,S,yes,a.png,"], "row 2, uv: 'a.png' has row 2 already"),
+        (["a.png,S,yes,sub/c.png,", "b.png,S,yes,sub/c.png,"], "row 3, uv: 'sub/c.png' has row 2"),
+        (["a.png,S,yes,b.png,", "b.png,S,yes,,"], "row 3, file: 'b.png' has row 2"),
+    ],
+)
+def test_bad_pairs(folder, lines, said):
+    write(folder, *lines, heading="file,subject,consent,uv,mask")
+    with pytest.raises(UserError, match=said):
+        read_manifest(folder, pairs=True)
+
+
+def test_pairs_are_found_by_their_names(folder, capsys):
+    for name in ("a_UV.tif", "a_mask.png", "sub/c_uv.png"):
+        (folder / name).write_bytes(b"x")
+    assert write_manifest(folder, "yes", pairs="_uv")[1:] == (3, 3)
+    rows = read_manifest(folder, pairs=True).rows
+    assert [(row.file, row.subject, row.uv, row.mask) for row in rows] == [
+        ("a.png", "a", "a_UV.tif", "a_mask.png"),
+        ("b.png", "b", "", ""),
+        ("sub/c.png", "c", "sub/c_uv.png", ""),
+    ]
+    first = (folder / "manifest.csv").read_text()
+    arguments = [str(folder), "--consent=yes", "--overwrite"]
+    assert manifest.main([*arguments, "--pairs"]) == 0
+    assert "must carry one subject" in capsys.readouterr().out
+    assert (folder / "manifest.csv").read_text() == first
+    (folder / "d_uv.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"d_uv.png: 0 photographs are called d\.\*"):
+        write_manifest(folder, "yes", overwrite=True, pairs="_uv")
+    (folder / "d_uv.png").unlink()
+    (folder / "a_uv.png").write_bytes(b"x")
+    with pytest.raises(UserError, match="a_uv.png: a.png has a_UV.tif already"):
+        write_manifest(folder, "yes", overwrite=True, pairs="_uv")
+    assert (folder / "manifest.csv").read_text() == first
+
+
 def test_command(folder, capsys):
     assert manifest.main([str(folder)]) == 2
     assert "--consent=yes" in capsys.readouterr().err and not (folder / "manifest.csv").exists()
