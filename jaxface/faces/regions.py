@@ -10,6 +10,10 @@ import numpy as np
 
 from jaxface.faces import mesh
 
+# Mesh points around a cheek: along the outline, over the mouth's corner, up beside the nose, under the lid.
+RIGHT_CHEEK = (116, 123, 147, 213, 192, 216, 206, 203, 142, 126, 120, 119, 118, 117)
+LEFT_CHEEK = (345, 352, 376, 433, 416, 436, 426, 423, 371, 355, 349, 348, 347, 346)
+CHEEK_MARGIN = 0.02  # face widths taken off a cheek all around
 _SHIFT = 4  # fractional bits of OpenCV's polygon corners
 
 
@@ -23,6 +27,31 @@ def skin_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
     for hole in (mesh.RIGHT_EYE, mesh.LEFT_EYE, mesh.RIGHT_BROW, mesh.LEFT_BROW, mesh.LIPS):
         _fill(mask, landmarks[list(hole)], 0)
     return mask.astype(bool)
+
+
+def cheeks(landmarks: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The subject's own right and left cheek, bool [height, width] each.
+
+    Below the lower lid, lateral to the nose, above the mouth's corner and inside the jaw, less a margin
+    of 2 % of the face's width. How UV-photo Net (Kojima et al., Sci Rep 2021) delimits cheeks is not
+    published: these outlines are ours. A cheek may be empty (turned away, outside the picture); hair and
+    beard are not seen here, so intersect it with a mask of visible skin.
+
+    Args:
+      landmarks: [468, >=2] in px of a picture of that size.
+    """
+    margin = CHEEK_MARGIN * face_width(landmarks)
+    masks = []
+    for outline in (RIGHT_CHEEK, LEFT_CHEEK):
+        mask = np.zeros((height, width), np.uint8)
+        _fill(mask, landmarks[list(outline)], 1)
+        masks.append(cv2.distanceTransform(mask, cv2.DIST_L2, 5) > margin)
+    return masks[0], masks[1]
+
+
+def face_width(landmarks: np.ndarray) -> float:
+    """Distance of the outermost points before the ears, in px of the picture."""
+    return float(np.hypot(*(landmarks[234, :2] - landmarks[454, :2])))
 
 
 def head_mask(landmarks: np.ndarray, height: int, width: int, feather: float = 0.12) -> np.ndarray:

@@ -7,6 +7,7 @@ from jaxface.metrics.inception_score import inception_score
 from jaxface.metrics.kid import kid, kid_subsets
 from jaxface.metrics.ppl import path_lengths, ppl, slerp
 from jaxface.metrics.precision_recall import precision_recall
+from jaxface.metrics.spots import spot_ratio
 
 __all__ = [
     "dish",
@@ -21,4 +22,5 @@ __all__ = [
     "ppl",
     "precision_recall",
     "slerp",
+    "spot_ratio",
 ]
