@@ -24,14 +24,18 @@ WORK = 200.0  # px of the face's width at which color is looked at: finer than a
 SMOOTH = 0.02  # face widths: what is smaller, as spots are, does not decide
 CHEEKS = (205, 425)  # mesh points in the middle of the subject's right and left cheek
 CHEEK = 0.09  # radius there, in face widths
-SPREAD = (0.07, 0.07, 0.25)  # what skin varies by at least: the two hues and the logarithm of light
+HUE = (0.06, 0.25)  # what skin's hue varies by at least, and as a share of its strength
+LIGHT = 0.25  # what the logarithm of its light does
+GLOSS = 3.0  # how much paler gloss is, for each unit by which that logarithm grows
 LIMIT = 3.0  # spreads from the cheeks beyond which something does not look like skin
 CLEAN = 0.025  # face widths: what is thinner, such as a strand of hair or a nostril, is closed over
 
 COVERED = 0.12  # share of the skin from which a cover is told
 TURNED = 25.0  # degrees of yaw from which one cheek is hardly seen
 SMALL = 400  # px of face width: a freckle of 1.5 mm is 4 px there
-BLURRED = 0.45  # share of fine detail that survives a blur, at WORK
+BLURRED = 0.006  # face widths: standard deviation of the edges from which such a freckle fades
+DEPTH = 1.3  # the mesh's faces are this much flatter than phantoms turned by a known angle
+SHARP = 500.0  # px of the face's width at which edges are measured
 
 
 class Portrait(NamedTuple):
@@ -117,10 +121,10 @@ def _look(image_u8, landmarks, faces, mask) -> Portrait:
         )
         usable[crop] &= large <= 0.5
     warnings = [
-        *_of_faces(faces),
+        *_of_faces(faces, landmarks),
         *_of_cover(other, region, points, share),
         *_of_pose(landmarks),
-        *_of_detail(small, points, wide),
+        *_of_detail(image_u8[crop], landmarks[:, :2] - [left, top], wide),
     ]
     ita = _ita(small, region & ~other, points)
     return Portrait(landmarks, usable, wide, float(share), ita, tuple(warnings))
@@ -142,10 +146,10 @@ def _box(landmarks, mask, margin) -> tuple[int, int, int, int]:
 def foreign(image_u8: np.ndarray, region: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Where, inside `region`, the picture does not look like the skin of the cheeks.
 
-    Light multiplies what skin reflects, and by the cube root in CIELAB so do a*, b* and L* + 16:
-    a* and b* over L* + 16 keep the color and lose the shading, of which the logarithm of L* + 16 keeps
-    what is left. Each is held against its median over the middle of both cheeks, in robust units
-    (1.4826 MAD, at least SPREAD).
+    Light multiplies what skin reflects, and by its cube root CIELAB's a*, b* and L* + 16: a* and b*
+    over L* + 16 keep the hue and lose the light, whose part is the logarithm of L* + 16. Both are held
+    against their medians over the middle of both cheeks, in robust units (1.4826 MAD, at least HUE and
+    LIGHT). All of it allows for what the same skin does under one lamp: see GLOSS.
 
     Args:
       image_u8: uint8 [H, W, 3], sRGB; the face should be WORK px wide or less.
@@ -171,22 +175,22 @@ def foreign(image_u8: np.ndarray, region: np.ndarray, landmarks: np.ndarray) -> 
     if not len(cheeks):
         return np.zeros_like(region)
     center = np.median(cheeks, axis=0)
-    spread = np.maximum(1.4826 * np.median(np.abs(cheeks - center), axis=0), SPREAD)
-    distance = np.sqrt(np.square((looks - center) / spread).sum(axis=-1))
+    spread = 1.4826 * np.median(np.abs(cheeks - center), axis=0)
+    hue, light = looks[..., :2], looks[..., 2] - center[2]
+    strength = np.hypot(*center[:2])
+    toward = center[:2] / max(strength, 1e-6)
+    # Gloss is brighter and paler, deep shade darker and stronger: neither is a cover.
+    paler = strength * np.exp(-GLOSS * np.maximum(light, 0))
+    stronger = strength * np.exp(np.maximum(-light, 0))
+    nearest = np.clip(hue @ toward, paler, stronger)
+    off = np.hypot(*np.moveaxis(hue - nearest[..., None] * toward, -1, 0))
+    off /= max(spread[:2].max(), HUE[0], HUE[1] * strength)
+    distance = np.hypot(off, light / max(spread[2], LIGHT))
     other = (distance > LIMIT) & region
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * max(1, round(CLEAN * wide)) + 1,) * 2)
     other = cv2.morphologyEx(other.astype(np.uint8), cv2.MORPH_OPEN, disk)
     other = cv2.morphologyEx(other, cv2.MORPH_CLOSE, disk)
     return other.astype(bool) & region
-
-
-def _upright(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """The face's own axis: origin between the eyes, direction down, and along it chin and forehead."""
-    right, left, mouth = mesh.centers(landmarks)
-    origin = (right + left) / 2
-    down = (mouth - origin) / max(np.hypot(*(mouth - origin)), 1e-9)
-    along = (landmarks[list(mesh.OVAL), :2] - origin) @ down
-    return origin, down, float(along.max()), float(along.min())
 
 
 def _heights(shape: tuple[int, int], landmarks: np.ndarray) -> np.ndarray:
@@ -209,40 +213,42 @@ def _ita(image_u8: np.ndarray, skin: np.ndarray, landmarks: np.ndarray) -> float
     return float(np.median(np.rad2deg(np.arctan2(lab[:, 0] - 50, lab[:, 2]))))
 
 
-def _of_faces(faces: Sequence[Detection]) -> list[str]:
-    if len(faces) < 2:
-        return []
-    return [f"{len(faces)} faces found: the largest is taken"]
+def _of_faces(faces: Sequence[Detection], landmarks: np.ndarray) -> list[str]:
+    """Other faces than this one; a second box on the same face is none."""
+    low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
+    middles = [(face.box[:2] + face.box[2:]) / 2 for face in faces[1:]]
+    others = sum(not ((low < middle) & (middle < high)).all() for middle in middles)
+    return [f"{1 + others} faces found: the largest is taken"] if others else []
 
 
-def _of_cover(other, region, landmarks, share) -> list[str]:
+def _of_cover(
+    other: np.ndarray, region: np.ndarray, landmarks: np.ndarray, share: float
+) -> list[str]:
     """What may lie over the skin, by where most of it does."""
     if share <= COVERED:
         return []
     height = _heights(region.shape, landmarks)
     parts = {
-        "at the top: hair": height < -0.35,
-        "around the eyes: glasses": (height >= -0.35) & (height < 0.45),
-        "on the lower face: a beard, a mask or a hand": height >= 0.45,
+        "hair at the top": height < -0.3,
+        "glasses or hair around the eyes": (height >= -0.3) & (height < 0.45),
+        "a beard, a mask or a hand on the lower face": height >= 0.45,
     }
     amounts = {what: (other & part).sum() / max(region.sum(), 1) for what, part in parts.items()}
-    likely = [what for what, amount in amounts.items() if amount > 0.4 * max(amounts.values())]
-    return [
-        f"{share:.0%} of the facial skin does not look like skin and is left out, most of it "
-        f"{'; '.join(likely)} (likely)"
-    ]
+    likely = [what for what, amount in amounts.items() if amount >= 0.5 * max(amounts.values())]
+    return [f"{share:.0%} of the face's skin does not look like skin: likely {'; '.join(likely)}"]
 
 
 def yaw(landmarks: np.ndarray) -> float:
-    """Degrees by which the head is turned, from the depths the mesh [468, 3] gives its two sides.
+    """Degrees by which the head is turned, from the depths that the mesh [468, 3] gives its sides.
 
-    Positive where the subject's right cheek is the one that is seen.
+    Positive where the subject turns to the own left, so that the left cheek is hidden. On phantoms
+    turned by 25 degrees it says 16 to 33.
     """
     across = landmarks[SIDES[1]] - landmarks[SIDES[0]]
-    return float(np.rad2deg(np.arctan2(across[2], np.hypot(*across[:2]))))
+    return float(np.rad2deg(np.arctan2(DEPTH * across[2], np.hypot(*across[:2]))))
 
 
-def _of_pose(landmarks) -> list[str]:
+def _of_pose(landmarks: np.ndarray) -> list[str]:
     turned = yaw(landmarks)
     if abs(turned) <= TURNED:
         return []
@@ -252,8 +258,37 @@ def _of_pose(landmarks) -> list[str]:
     ]
 
 
-def _of_detail(small, landmarks, wide) -> list[str]:
-    found = []
+def edge_width(image_u8: np.ndarray, landmarks: np.ndarray) -> float:
+    """Standard deviation in px of the steepest edges of a face (eyes and lips), as if of Gaussian blur.
+
+    An edge blurred by s has a slope as 1 / s; blurred by another r on purpose, 1 / sqrt(s^2 + r^2):
+    the ratio of the slopes gives s. Noise that blurs away counts as sharpness.
+    """
+    gray = cv2.cvtColor(image_u8, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    face = np.zeros(gray.shape, np.uint8)
+    hull = cv2.convexHull(landmarks[:, :2].astype(np.float32))
+    cv2.fillConvexPoly(face, hull.astype(np.int32), 1)
+    if not face.any():
+        return 0.0
+
+    def slope(gray: np.ndarray) -> float:
+        steep = np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
+        steep = np.sort(steep[face > 0])
+        return float(steep[int(0.95 * len(steep)) :].mean())
+
+    more = 1.5
+    ratio = slope(cv2.GaussianBlur(gray, (0, 0), more)) / max(slope(gray), 1e-6)
+    return more * ratio / np.sqrt(max(1 - ratio**2, 1e-6))
+
+
+def _of_detail(image_u8: np.ndarray, landmarks: np.ndarray, wide: float) -> list[str]:
+    """Of a crop around the face, at the photograph's size."""
     if wide < SMALL:
-        found.append(f"the face is only {wide:.0f} px wide: small spots cannot be seen")
-    return found
+        return [f"the face is only {wide:.0f} px wide: small spots cannot be seen"]
+    scale = min(1.0, SHARP / wide)
+    size = tuple(max(1, round(n * scale)) for n in image_u8.shape[1::-1])
+    small = cv2.resize(image_u8, size, interpolation=cv2.INTER_AREA)
+    width = edge_width(small, landmarks * scale) / scale
+    if width <= BLURRED * wide:
+        return []
+    return [f"the photograph is blurred, by about {width:.0f} px: small spots cannot be seen"]
