@@ -57,7 +57,7 @@ class PhotoConfig(tfds.core.BuilderConfig):
     purpose: str = "research"  # what the subjects must have consented to
     patch: int = 256  # px a side: faces too small for one patch are left out
     coverage: float = 0.5  # share of skin that a patch must have
-    shift_uv: bool = False  # move UV photographs that lie off instead of leaving them out
+    shift: bool = False  # move UV photographs that lie a little off instead of leaving them out
     max_bad_fraction: float = 0.001  # unreadable photographs tolerated before the build stops
 
 

@@ -50,12 +50,9 @@ def config_for(
     """
     base.check_pictures(resolution, channels, least=4)
     read = read_manifest(folder, manifest, purpose)
-    files = [(name, read.folder / name) for name in list_images(folder)]
-    facts = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in files]
     settings = (resolution, channels, purpose, align, max_bad_fraction, VERSION)
-    digest = hashlib.sha256(json.dumps([settings, facts, read.text]).encode()).hexdigest()
     return base.FaceConfig(
-        name=f"{resolution}px-{'color' if channels == 3 else 'gray'}-{digest[:16]}",
+        name=f"{resolution}px-{'color' if channels == 3 else 'gray'}-{digest(read, settings)}",
         description="A folder of photographs.",
         resolution=resolution,
         channels=channels,
@@ -67,6 +64,22 @@ def config_for(
     )
 
 
+def digest(manifest: Manifest, settings: tuple) -> str:
+    """16 hexadecimal digits that change with the manifest, the settings and any image of the folder."""
+    files = [(name, manifest.folder / name) for name in list_images(manifest.folder)]
+    facts = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in files]
+    return hashlib.sha256(json.dumps([settings, facts, manifest.text]).encode()).hexdigest()[:16]
+
+
+def data_dir_of(run, name: str) -> str:
+    """The folder that --data_dir gave to a run; UserError without one."""
+    if not run.data_dir:
+        raise UserError(
+            f"config.data={name!r} reads your photographs: say where they are with --data_dir=FOLDER."
+        )
+    return run.data_dir
+
+
 class FolderBuilder(base.FaceBuilder, skip_registration=True):
     """Builds the folder that `builder_config` (see `config_for`) names."""
 
@@ -75,12 +88,8 @@ class FolderBuilder(base.FaceBuilder, skip_registration=True):
     @classmethod
     def settle(cls, run) -> base.FaceConfig:
         """Settings of the build that a run's config asks for; UserError without --data_dir."""
-        if not run.data_dir:
-            raise UserError(
-                f"config.data={cls.name!r} reads your photographs: say where they are with --data_dir=FOLDER."
-            )
         return config_for(
-            run.data_dir,
+            data_dir_of(run, cls.name),
             run.manifest or None,
             run.resolution,
             run.channels,
@@ -151,31 +160,18 @@ def _prepare(
                 file.write_bytes(base.encode_png(image))
                 kept.append((row, file))
             progress.update(min(done + len(unreadable), total))
-    if len(unreadable) == total:
-        raise UserError(
-            f"{manifest.folder} has no readable image:"
-            + _names([(r.file, w) for r, w in unreadable])
-        )
-    if len(unreadable) > allowed:
-        raise UserError(
-            f"{manifest.folder}: {len(unreadable)} of {total} images cannot be used, {allowed} may "
-            "be (config.max_bad_fraction). Repair them, or delete them and their rows in "
-            f"{manifest.path.name}:" + _names([(row.file, why) for row, why in unreadable])
-        )
+    check_readable(manifest, [(row.file, why) for row, why in unreadable], allowed)
     if len(faceless) > MAX_WITHOUT_FACE * total:
         raise UserError(
             f"{manifest.folder}: no face was found in {len(faceless)} of {total} images, at most "
             f"{MAX_WITHOUT_FACE:.0%} may be without. They should show one face from the front, "
             "upright; for images that are cut out already use config.align=False:"
-            + _names([(row.file, "no face found") for row in faceless])
+            + names([(row.file, "no face found") for row in faceless])
         )
     left_out = [(row.file, row.subject, why) for row, why in unreadable]
     left_out += [(row.file, row.subject, "no face found") for row in faceless]
     left_out += [(name, "", f"no row in {manifest.path.name}") for name in manifest.without_row]
-    with report.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "subject", "reason"))
-        writer.writerows(sorted(left_out))
+    write_table(report, ("file", "subject", "reason"), left_out)
     if left_out:
         terminal.say(
             f"{len(kept)} images prepared, {len(left_out)} left out: {len(faceless)} without a face, "
@@ -183,6 +179,27 @@ def _prepare(
             f"{manifest.path.name}. Their names are in {LEFT_OUT} beside the built data."
         )
     return kept
+
+
+def check_readable(manifest: Manifest, unreadable: list[tuple[str, str]], allowed: int) -> None:
+    """Raises UserError if more than `allowed` images, (file, why), or all of them cannot be read."""
+    total = len(manifest.rows)
+    if len(unreadable) == total:
+        raise UserError(f"{manifest.folder} has no readable image:" + names(unreadable))
+    if len(unreadable) > allowed:
+        raise UserError(
+            f"{manifest.folder}: {len(unreadable)} of {total} images cannot be used, {allowed} may "
+            "be (config.max_bad_fraction). Repair them, or delete them and their rows in "
+            f"{manifest.path.name}:" + names(unreadable)
+        )
+
+
+def write_table(path: pathlib.Path, heading: tuple[str, ...], rows: list[tuple]) -> None:
+    """Writes a CSV file of sorted rows."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(heading)
+        writer.writerows(sorted(rows))
 
 
 def _chunks(
@@ -228,7 +245,7 @@ def _middle(shape: tuple[int, ...], size: int) -> np.ndarray:
     return np.array([[scale, 0, (width - side) / 2], [0, scale, (height - side) / 2]])
 
 
-def _names(files: list[tuple[str, str]]) -> str:
+def names(files: list[tuple[str, str]]) -> str:
     """A few lines 'file: reason' and how many more there are."""
     lines = [f"\n  {name}: {why}" for name, why in files[:10]]
     return "".join(lines) + (f"\n  and {len(files) - 10} more" if len(files) > 10 else "")

@@ -20,6 +20,7 @@ from jaxface import terminal
 from jaxface.data.base import PhotoBuilder
 from jaxface.data.pipeline import RESIDENT_BYTES, Examples, NobodyError, open_source, shuffled
 from jaxface.errors import UserError
+from jaxface.ops.tiles import patch_centers
 
 KEPT_BYTES = 2 * RESIDENT_BYTES  # decoded pictures kept in the host's memory
 AHEAD = 4  # batches of windows made ahead
@@ -146,8 +147,6 @@ class Photos:
 
     def centers(self, index: int, patch: int, stride: int, coverage: float) -> np.ndarray:
         """Centers of the patches with enough skin, int32 [K, 2] (row, column)."""
-        from jaxface.ops.tiles import patch_centers
-
         key = (int(self.numbers[index]), patch, stride, coverage)
         if key not in self.records.centers:
             mask = _decode(self.records.source[key[0]]["mask"]) > 127  # not needed a second time
