@@ -117,11 +117,117 @@ MEASURES = {
         "The same between two halves of the real photographs. Halves are smaller sets, so this is an "
         "upper bound of what no difference looks like.",
     ),
+    "spot_ratio_r": Words(
+        "Do the spots in the translated picture agree with the real UV photograph?",
+        "Correlation of the share of the cheeks that is spot, in people never trained on: 1 is perfect "
+        "order from the least to the most spotted, 0 none. It does not see a constant excess: read the "
+        "bias as well.",
+    ),
+    "spot_ratio_r_color": Words(
+        "The same without any translation",
+        "Spots counted on the color photograph itself. Translation is worth its effort only if its "
+        "correlation is higher than this one.",
+    ),
+    "spot_ratio_r_device_v1": Words(
+        "The same for version 1, trained on pairs only",
+        "On the same photographs from the dedicated device. Version 2 should lose next to nothing here.",
+    ),
+    "spot_ratio_r_phone": Words(
+        "The same for photographs taken with a phone",
+        "Correlation with the true spots when the color photograph comes from a phone instead of the "
+        "dedicated device.",
+    ),
+    "spot_ratio_r_phone_v1": Words(
+        "Phone photographs, by version 1",
+        "On the same phone photographs, by the network trained on the device's pairs only.",
+    ),
+    "spot_ratio_r_phone_color": Words(
+        "Phone photographs without any translation",
+        "Spots counted on the phone's color photograph itself.",
+    ),
+    "spot_ratio_r_gain": Words(
+        "How much better than counting on the color photograph?",
+        "Correlation of the translated picture minus that of the color photograph, on the same people. "
+        "Better is shown where the whole interval lies above 0.",
+    ),
+    "spot_ratio_r_phone_gain": Words(
+        "How much better is version 2 than version 1 on phone photographs?",
+        "Correlation of version 2 minus that of version 1, on the same people. Better is shown where the "
+        "whole interval lies above 0.",
+    ),
+    "spot_ratio_ccc": Words(
+        "Are the values equal, and not only in the same order?",
+        "Lin's concordance: 1 only if every translated picture gives the same share of spots as the real "
+        "UV photograph. Too many or too few spots throughout lower it, unlike the correlation.",
+    ),
+    "spot_ratio_bias": Words(
+        "Too many or too few spots on average",
+        "Mean of translated minus real share of the cheeks that is spot. 0 is right, above 0 means too "
+        "many spots; 0.01 is one hundredth of the cheek.",
+    ),
+    "spot_ratio_limit_low": Words(
+        "Error of a single person: lower limit",
+        "For 95 of 100 people the translated share minus the real one lies between this limit and the "
+        "upper one.",
+    ),
+    "spot_ratio_limit_high": Words(
+        "Error of a single person: upper limit",
+        "If an error of this size would change what you tell a patient, do not rely on one picture.",
+    ),
+    "spot_dice": Words(
+        "Do spots lie at the right place?",
+        "How much the areas of translated and true spots cover each other: 1 is exactly the same area, "
+        "0 no spot in common.",
+    ),
+    "spot_iou": Words(
+        "The same, by a stricter count",
+        "Common area divided by all area that is spot in either picture; 1 is exactly the same.",
+    ),
+    "spot_precision": Words(
+        "Are the shown spots real?",
+        "Share of spots in the translated picture that have a true spot at the same place. The rest is "
+        "invented.",
+    ),
+    "spot_recall": Words(
+        "Are the real spots shown?",
+        "Share of the true spots that the translated picture shows at the same place. The rest is missed.",
+    ),
+    "hallucination": Words(
+        "Spots invented on clear skin",
+        "Share of truly spot-free skin on which the translated picture shows a spot; 0 is right.",
+    ),
+    "skin_ssim": Words(
+        "Likeness of the picture: structure (SSIM)",
+        "How alike light and dark patterns of translated and real UV photograph are inside the skin; 1 "
+        "is the same. It says little about small spots.",
+    ),
+    "skin_psnr": Words(
+        "Likeness of the picture: error in decibels (PSNR)",
+        "Inside the skin; higher is nearer to the real UV photograph, 6 dB more is half the error.",
+    ),
+    "skin_mae": Words(
+        "Likeness of the picture: error in gray levels (MAE)",
+        "Mean difference of brightness inside the skin; 0 is the same, 255 black against white.",
+    ),
+    "skin_lpips": Words(
+        "Likeness of the picture as people see it (LPIPS)",
+        "A network's measure of how different the two pictures look inside the skin; 0 is the same. "
+        "Compare runs of this program only.",
+    ),
+    "seam_error": Words(
+        "Are seams visible where the pieces meet?",
+        "Large photographs are translated in overlapping pieces. How much the result changes where "
+        "pieces meet; near 0, no seam can be seen.",
+    ),
 }
 
 
 def family(name: str) -> str:
     """Measures of one family stand on one scale: a number, its comparison and its noise floor."""
+    if name.startswith("spot_ratio_r"):
+        return "spot_ratio_gain" if name.endswith("_gain") else "spot_ratio_r"
+    if name in ("spot_ratio_bias", "spot_ratio_limit_low", "spot_ratio_limit_high"):
+        return "spot_ratio_difference"
     for end in ("_noise_floor", "_base", "_js", "_mobilenetv2"):
         name = name.removesuffix(end)
     return name.removesuffix("_mobilenetv2")
