@@ -37,8 +37,17 @@ class Translator(nn.Module):
     dtype: Any = None  # of the convolutions; None is that of input and parameters
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False, axis: str | None = None) -> jax.Array:
-        """With `train`, batch normalisation takes the batch's statistics and dropout is on."""
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool = False,
+        axis: str | None = None,
+        example: jax.Array | None = None,
+    ) -> jax.Array:
+        """With `train`, batch normalisation takes the batch's statistics and dropout is on.
+
+        `example`: int [N], numbers by which dropout tells examples apart (`layers.Dropout`).
+        """
         if x.shape[1] % 4 or x.shape[2] % 4 or min(x.shape[1:3]) < 8:
             raise ValueError(f"{x.shape[1]} x {x.shape[2]} pixels: not multiples of 4, at least 8")
         use_bias = self.norm == "instance"  # batch normalisation would take it out again
@@ -62,7 +71,7 @@ class Translator(nn.Module):
                 if name.endswith("1"):
                     y = nn.relu(y)
                     if self.use_dropout:
-                        y = nn.Dropout(0.5, deterministic=not train)(y)
+                        y = layers.Dropout(0.5)(y, train, example)
             x = x + y
         for name, width in (("up1", 2 * self.ngf), ("up2", self.ngf)):
             x = layers.Double(width, 3, use_bias, self.dtype, name=name)(x)

@@ -33,8 +33,17 @@ class UNet(nn.Module):
     dtype: Any = None  # of the convolutions; None is that of input and parameters
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False, axis: str | None = None) -> jax.Array:
-        """With `train`, batch normalisation takes the batch's statistics and dropout is on."""
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool = False,
+        axis: str | None = None,
+        example: jax.Array | None = None,
+    ) -> jax.Array:
+        """With `train`, batch normalisation takes the batch's statistics and dropout is on.
+
+        `example`: int [N], numbers by which dropout tells examples apart (`layers.Dropout`).
+        """
         side = 2**self.levels
         if x.shape[1] % side or x.shape[2] % side:
             raise ValueError(f"sides of {x.shape[1]} x {x.shape[2]} are not multiples of {side}")
@@ -72,7 +81,7 @@ class UNet(nn.Module):
             if level:
                 x = normalize(x, name)
                 if self.use_dropout and 4 <= level < self.levels - 1:
-                    x = nn.Dropout(0.5, deterministic=not train)(x)
+                    x = layers.Dropout(0.5)(x, train, example)
                 x = jnp.concatenate([skips[level - 1], x], -1)
         return jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
 

@@ -78,9 +78,7 @@ def render(subject: Subject, view: View, size: int, supersample: int = 2) -> Pic
     if supersample > 1:
         scene = cv2.resize(scene, (size, size), interpolation=cv2.INTER_AREA)
         cover = cv2.resize(cover, (size, size), interpolation=cv2.INTER_AREA)
-    places = {
-        name: (float(x * size), float(y * size)) for name, (x, y) in seen.landmarks.items()
-    }
+    places = {name: (float(x * size), float(y * size)) for name, (x, y) in seen.landmarks.items()}
     return Picture(develop(scene, view), cover > 0.5, places)
 
 
@@ -191,14 +189,19 @@ def background(view, size):
 
 
 def develop(scene, view):
-    """Linear light -> uint8 sRGB with exposure, white balance, a soft shoulder and sensor noise."""
-    value = scene * np.float32(view.white_balance) * view.exposure
-    value = np.where(value > 0.7, 0.7 + 0.3 * np.tanh((value - 0.7) / 0.3), value)
-    value = np.clip(value, 0, 1)
-    value = np.where(value <= 0.0031308, 12.92 * value, 1.055 * value ** (1 / 2.4) - 0.055) * 255
+    """Linear light -> uint8 sRGB, with sensor noise."""
+    value = levels(scene, view)
     if view.noise:
         value = value + view.noise * np.random.default_rng([view.seed, 5]).normal(size=value.shape)
     return np.clip(np.rint(value), 0, 255).astype(np.uint8)
+
+
+def levels(scene, view):
+    """Linear light -> sRGB in 0..255 with exposure, white balance and a soft shoulder."""
+    value = scene * np.float32(view.white_balance) * view.exposure
+    value = np.where(value > 0.7, 0.7 + 0.3 * np.tanh((value - 0.7) / 0.3), value)
+    value = np.clip(value, 0, 1)
+    return np.where(value <= 0.0031308, 12.92 * value, 1.055 * value ** (1 / 2.4) - 0.055) * 255
 
 
 def _unit(direction) -> np.ndarray:

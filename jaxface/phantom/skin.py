@@ -33,7 +33,9 @@ class Marks:
     weights: np.ndarray  # [S, 3]: place in it
     radius: np.ndarray  # [S] in mesh units (about 1 dm)
     density: np.ndarray  # [S] at the center
-    shape: np.ndarray  # [S, 2]: shorter axis over longer one, direction of the longer one in radians
+    shape: (
+        np.ndarray
+    )  # [S, 2]: shorter axis over longer one, direction of the longer one in radians
     relief: float  # standard deviation of the pores' optical density
     seed: int
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxface.phantom import paint, skin
 from jaxface.phantom.people import Subject, View, draw_view
-from jaxface.phantom.render import background, develop, look, shade
+from jaxface.phantom.render import background, levels, look, shade
 
 SKIN_LEVEL = 0.30  # linear light of the median skin in a UV photograph: the device exposes for skin
 
@@ -96,20 +96,21 @@ def photograph(
     scene = background(view, seen.size)
     scene.reshape(-1, 3)[seen.pixel] = shade(color, gloss, seen.normal, seen.reach, view)
     density, pigment, bare = skin.densities(marks, seen, size)
-    color_u8 = develop(_larger(scene, size) * np.exp(-density[..., :3]), view)
-    if phone:
-        color_u8 = _process(color_u8, phone)
+    color_levels = levels(_larger(scene, size) * np.exp(-density[..., :3]), view)
+    color_u8 = _process(color_levels, phone) if phone else _sense(color_levels, view)
 
     # UV light is absorbed like blue light, only more, and comes from beside the lens.
     toward = np.clip(seen.normal[:, 2], 0, 1)
     ultraviolet = np.full(seen.size**2, 0.004, np.float32)
     ultraviolet[seen.pixel] = color[:, 2] ** 1.5 * (0.3 + 0.7 * toward)
-    ultraviolet = _larger(ultraviolet.reshape(seen.size, seen.size), size) * np.exp(-density[..., 3])
+    ultraviolet = _larger(ultraviolet.reshape(seen.size, seen.size), size) * np.exp(
+        -density[..., 3]
+    )
     on_skin = ultraviolet[bare > 0.5]
     middle = float(np.median(on_skin)) if len(on_skin) else 1.0
     sensor = View(white_balance=(1.0,), noise=1.0, seed=view.seed + (1 << 28))  # of one channel
-    uv_u8 = develop((ultraviolet * (SKIN_LEVEL / middle))[..., None], sensor)[..., 0]
-    return Pair(color_u8, uv_u8, pigment)
+    light = (ultraviolet * (SKIN_LEVEL / middle))[..., None]
+    return Pair(color_u8, _sense(levels(light, sensor), sensor)[..., 0], pigment)
 
 
 def _larger(picture: np.ndarray, size: int) -> np.ndarray:
@@ -117,9 +118,15 @@ def _larger(picture: np.ndarray, size: int) -> np.ndarray:
     return np.maximum(grown, 0)
 
 
-def _process(image_u8: np.ndarray, phone: Phone) -> np.ndarray:
-    """A phone's blur, noise, colors, tone curve and JPEG."""
-    value = image_u8.astype(np.float32)
+def _sense(value: np.ndarray, view: View) -> np.ndarray:
+    """Levels in 0..255 with the sensor's noise, uint8."""
+    rng = np.random.default_rng([view.seed, 11])
+    value = value + np.float32(view.noise) * rng.standard_normal(value.shape, np.float32)
+    return np.clip(np.rint(value), 0, 255).astype(np.uint8)
+
+
+def _process(value: np.ndarray, phone: Phone) -> np.ndarray:
+    """A phone's blur, noise, colors, tone curve and JPEG, of levels in 0..255."""
     value = cv2.GaussianBlur(value, (0, 0), phone.blur) if phone.blur else value
     rng = np.random.default_rng([phone.seed, 10])
     value = value + phone.noise * rng.standard_normal(value.shape, np.float32)

@@ -26,6 +26,7 @@ from jaxface.models.stylegan3 import Generator
 from jaxface.ops.augment import augment, blur
 from jaxface.parallel import pmean
 from jaxface.system import Export, Figure, Record, RunConfig, System, TrainState, fit
+from jaxface.updates import count_skips, no_skips, update
 
 LAZY = 16  # discriminator steps between R1 penalties (StyleGAN2, appendix B)
 SIDES = ("left", "right", "none")  # classes of config.condition_on
@@ -198,7 +199,6 @@ def build(config: Config, start=None) -> System:
         variables = G.init(key_g, jnp.zeros([1, config.z_dim]), label)
         d_params = D.init(key_d, images, label)["params"]
         params = {"generator": variables["params"], "discriminator": d_params}
-        no_updates = {"generator": 0, "discriminator": 0, "r1": 0, "in_a_row": 0}
         return TrainState(
             step=jnp.zeros([], jnp.int32),
             params=params,
@@ -215,7 +215,7 @@ def build(config: Config, start=None) -> System:
                 "augment_p": jnp.asarray(config.augment_p, jnp.float32),
                 "sign_mean": jnp.zeros([], jnp.float32),  # of D on reals since p last moved
                 "r1": jnp.zeros([], jnp.float32),  # the newest penalty, for the log
-                "skipped": jax.tree.map(lambda x: jnp.asarray(x, jnp.int32), no_updates),
+                "skipped": no_skips("generator", "discriminator", "r1"),
             },
         )
 
@@ -253,14 +253,6 @@ def build(config: Config, start=None) -> System:
             loss, metrics, grads = jax.tree.map(lambda x: x.mean(0), outs)
         loss, metrics, grads = pmean((loss, metrics, grads), axis)
         return loss, stats, metrics, grads
-
-    def update(tx, loss, grads, params, opt_state):
-        """One optimizer step, or none where loss or gradient is not finite. -> (.., .., skipped)"""
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-        updates, new_opt_state = tx.update(grads, opt_state, params)
-        keep = lambda new, old: jnp.where(finite, new, old)
-        params = jax.tree.map(keep, optax.apply_updates(params, updates), params)
-        return params, jax.tree.map(keep, new_opt_state, opt_state), ~finite
 
     def train_step(state, batch, key, *, axis=None):
         step, control = state.step, state.control
@@ -373,9 +365,7 @@ def build(config: Config, start=None) -> System:
         sign_mean = jnp.where(due | ~jnp.isfinite(sign_mean), 0, sign_mean)
 
         now = {"generator": skipped_g, "discriminator": skipped_d, "r1": skipped_r1}
-        any_skipped = skipped_g | skipped_d | skipped_r1
-        skipped = {k: control["skipped"][k] + v for k, v in now.items()}
-        skipped["in_a_row"] = jnp.where(any_skipped, control["skipped"]["in_a_row"] + 1, 0)
+        skipped = count_skips(control["skipped"], now)
         metrics = metrics | {
             "loss/generator": loss_g,
             "loss/discriminator": loss_d,

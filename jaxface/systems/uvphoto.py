@@ -1,0 +1,235 @@
+"""UV-photo Net: a color photograph of a face to the UV photograph that shows its pigment spots.
+
+Kojima et al. 2021 (Sci Rep, 10.1038/s41598-020-79995-4): a U-Net translates overlapping 256 px patches
+of facial skin, trained as pix2pix (Isola et al. 2017, arXiv 1611.07004) against an AlexNet-like
+discriminator on pairs that one device took at the same moment; the patches are put back together at full
+size. Layers, weights and schedule of the paper could not be read: the fields below say where each default
+comes from, and none is the paper's value unless it says so.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxface import losses, uv
+from jaxface.errors import UserError
+from jaxface.models.alexnet_d import AlexNetD
+from jaxface.models.patchgan import PatchGAN
+from jaxface.models.unet import UNet
+from jaxface.ops.warp import vary
+from jaxface.parallel import pmean
+from jaxface.schedules import constant_then_linear
+from jaxface.system import Export, System, TrainState
+from jaxface.updates import count_skips, no_skips, update
+
+
+@dataclasses.dataclass
+class Config(uv.PhotoConfig):
+    """One run. Sources: P2P = the published settings of pix2pix, ours = chosen here."""
+
+    # Networks
+    ngf: int = 64  # P2P
+    norm: str = "batch"  # P2P; "instance" for batches of one
+    dropout: bool = True  # in the three blocks around the innermost (P2P)
+    discriminator: str = "alexnet"  # the paper's kind; "patchgan" is P2P's 70 x 70
+    ndf: int = 64  # P2P
+    # Optimisation
+    lambda_l1: float = 100.0  # P2P
+    learning_rate: float = 2e-4  # P2P, Adam with b1 = 0.5, b2 = 0.999
+    constant: float = (
+        0.5  # share of the training before the rate falls to 0 (P2P: 100 of 200 epochs)
+    )
+
+
+def networks(config: Config) -> tuple[UNet, AlexNetD | PatchGAN]:
+    """The two modules that a config describes."""
+    dtype = jnp.bfloat16 if config.precision == "bfloat16" else None
+    generator = UNet(1, config.levels, config.ngf, config.norm, config.dropout, dtype)
+    if config.discriminator == "alexnet":
+        return generator, AlexNetD(config.ndf, config.norm, 16 * config.ndf, dtype=dtype)
+    return generator, PatchGAN(ndf=config.ndf, norm=config.norm, dtype=dtype)
+
+
+def check(config: Config) -> None:
+    """Raises UserError for settings that cannot train, before anything is read or computed."""
+    uv.check(config)
+    uv.check_choice(config, "discriminator", ("alexnet", "patchgan"))
+    uv.check_choice(config, "norm", ("batch", "instance"))
+    if config.patch % 2**config.levels:
+        raise UserError(
+            f"config.patch={config.patch} cannot be halved config.levels={config.levels} times: use a "
+            f"multiple of {2**config.levels}."
+        )
+    if config.norm == "batch" and config.batch == 1:
+        raise UserError("config.batch=1 has no batch statistics: use config.norm=instance.")
+
+
+def build(config: Config, start=None) -> System:
+    """The method as pure functions of a state, closed over `config`. Opens data only when asked.
+
+    Args:
+      start: what config.init_from names, read: {"params": {"generator", ...}, "model_state": {...}}.
+    """
+    check(config)
+    G, D = networks(config)
+    half = round(config.constant * config.num_steps)
+    rate = constant_then_linear(config.learning_rate, max(half, 1), config.num_steps - half)
+    tx = optax.adam(rate, b1=0.5, b2=0.999)
+    photographs = uv.Photographs(config)
+
+    # ---- one training step ------------------------------------------------------------------
+
+    def init(key):
+        key_g, key_d = jax.random.split(key)
+        patch = jnp.zeros([2, config.patch, config.patch, 3])
+        g = G.init(key_g, patch)
+        d = D.init(key_d, jnp.concatenate([patch, patch[..., :1]], -1))
+        params = {"generator": g["params"], "discriminator": d["params"]}
+        return TrainState(
+            step=jnp.zeros([], jnp.int32),
+            params=params,
+            opt_state=jax.tree.map(tx.init, params, is_leaf=lambda x: x is not params),
+            model_state={"generator": statistics(g), "discriminator": statistics(d)},
+            ema={},
+            control={
+                "photographs": uv.no_facts(),
+                "skipped": no_skips("generator", "discriminator"),
+            },
+        )
+
+    def train_step(state, batch, key, *, axis=None):
+        key = jax.random.fold_in(key, state.step)
+        key_vary, key_g, key_d = jax.random.split(key, 3)
+        example = batch["example"]
+        each = lambda key: jax.vmap(lambda e: jax.random.fold_in(key, e))(example)
+        pair = jnp.concatenate([batch["color"], batch["uv"]], -1)
+        pair = vary(uv.scaled(pair), each(key_vary), config.patch, config.warp)
+        color, real = pair[..., :3], pair[..., 3:]
+        g_params, d_params = state.params["generator"], state.params["discriminator"]
+        g_stats, d_stats = state.model_state["generator"], state.model_state["discriminator"]
+
+        def translate(params):
+            return run(G, params, g_stats, color, key_g, example, axis)
+
+        def judge(params, stats, image):
+            """Logits of a color patch beside a UV patch, and D's statistics moved by them."""
+            return run(D, params, stats, jnp.concatenate([color, image], -1), key_d, example, axis)
+
+        # One pass through G serves both: D learns from its result, then G from D's new opinion of it.
+        fake, back, g_stats = jax.vjp(translate, g_params, has_aux=True)
+
+        def discriminator_loss(params):
+            on_fake, stats = judge(params, d_stats, jax.lax.stop_gradient(fake))
+            on_real, stats = judge(params, stats, real)
+            loss = (
+                losses.discriminator_logistic_fake(on_fake).mean()
+                + losses.discriminator_logistic_real(on_real).mean()
+            ) / 2
+            return loss, stats
+
+        (loss_d, d_stats), grads_d = jax.value_and_grad(discriminator_loss, has_aux=True)(d_params)
+        loss_d, grads_d = pmean((loss_d, grads_d), axis)
+        d_params, opt_d, skipped_d = update(
+            tx, loss_d, grads_d, d_params, state.opt_state["discriminator"]
+        )
+
+        def generator_loss(fake):
+            on_fake, _ = judge(d_params, d_stats, fake)
+            gan = losses.generator_nonsaturating(on_fake).mean()
+            distance = losses.l1(fake, real).mean()
+            return gan + config.lambda_l1 * distance, (gan, distance)
+
+        (loss_g, (gan, distance)), to_fake = jax.value_and_grad(generator_loss, has_aux=True)(fake)
+        (grads_g,) = back(to_fake)
+        loss_g, gan, distance, grads_g = pmean((loss_g, gan, distance, grads_g), axis)
+        g_params, opt_g, skipped_g = update(
+            tx, loss_g, grads_g, g_params, state.opt_state["generator"]
+        )
+
+        now = {"generator": skipped_g, "discriminator": skipped_d}
+        skipped = count_skips(state.control["skipped"], now)
+        metrics = {
+            "loss/generator": gan,
+            "loss/discriminator": loss_d,
+            "loss/l1": distance,
+            "gradient/generator": optax.tree.norm(grads_g),
+            "gradient/discriminator": optax.tree.norm(grads_d),
+            "rate": jnp.asarray(rate(state.step), jnp.float32),
+        } | {f"skipped/{k}": v for k, v in skipped.items()}
+        state = TrainState(
+            step=state.step + 1,
+            params={"generator": g_params, "discriminator": d_params},
+            opt_state={"generator": opt_g, "discriminator": opt_d},
+            model_state={"generator": g_stats, "discriminator": d_stats},
+            ema={},
+            control={"photographs": uv.facts(batch), "skipped": skipped},
+        )
+        return state, metrics
+
+    # ---- data, pictures, judgement ----------------------------------------------------------
+
+    @jax.jit
+    def infer(variables, patches):
+        return G.apply(variables, patches)
+
+    def translator(state):
+        variables = {
+            "params": state.params["generator"],
+            "batch_stats": state.model_state["generator"],
+        }
+        return lambda patches: infer(variables, patches)
+
+    def batches(start, process_index=0, process_count=1):
+        return photographs.pairs(start, process_index, process_count)
+
+    def evaluate(state, key):
+        return photographs.judge(state, translator(state))
+
+    def progress(state, key):
+        return photographs.follow(state, translator(state))
+
+    def sample(state, key, number, label=""):
+        return photographs.sample(translator(state), number)
+
+    def readings(state, path):
+        return photographs.readings(state, translator(state), path)
+
+    def export(state):
+        takes = {"color": (config.patch, config.patch, 3)}
+        variables = {"params": state.params, "model_state": state.model_state}
+        return Export(variables, {"generator": (translator(state), takes)})
+
+    def start_from(state):
+        """`state` with the networks of `start`; UserError lists every name and shape that differs."""
+        return uv.begin_with(state, start)
+
+    return System(
+        init=init,
+        train_step=train_step,
+        batches=batches,
+        evals={"spots": evaluate},
+        monitors={"spots": progress},
+        sample=sample,
+        readings=readings,
+        export=export,
+        resident=photographs.open,
+        preview=photographs.preview,
+        start_from=start_from if start else None,
+    )
+
+
+def statistics(variables) -> dict:
+    """What normalisation keeps; {} where nothing is kept."""
+    return variables.get("batch_stats", {})
+
+
+def run(module, params, stats, x, key, example, axis):
+    """A network in training mode: its result and its statistics moved by the batch."""
+    variables = {"params": params, "batch_stats": stats}
+    extra = {} if isinstance(module, PatchGAN) else {"example": example}
+    y, moved = module.apply(
+        variables, x, train=True, axis=axis, mutable=["batch_stats"], rngs={"dropout": key}, **extra
+    )
+    return y, statistics(moved)

@@ -1,0 +1,30 @@
+"""One optimizer step that a number which is not finite cannot spoil."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def update(tx: optax.GradientTransformation, loss, grads, params, opt_state):
+    """One step of an optimizer, or none where the loss or a gradient is not finite.
+
+    Returns:
+      (params, opt_state, whether the step was skipped: bool scalar).
+    """
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+    updates, new_opt_state = tx.update(grads, opt_state, params)
+    keep = lambda new, old: jnp.where(finite, new, old)
+    params = jax.tree.map(keep, optax.apply_updates(params, updates), params)
+    return params, jax.tree.map(keep, new_opt_state, opt_state), ~finite
+
+
+def no_skips(*networks: str) -> dict[str, jax.Array]:
+    """Counters of skipped updates, one a network, and of steps in a row that skipped one."""
+    return {name: jnp.zeros([], jnp.int32) for name in (*networks, "in_a_row")}
+
+
+def count_skips(counts: dict, now: dict) -> dict:
+    """Adds what was skipped in this step, {network: bool}, to the counters of `no_skips`."""
+    counts = counts | {name: counts[name] + skipped for name, skipped in now.items()}
+    some = jnp.stack(list(now.values())).any()
+    return counts | {"in_a_row": jnp.where(some, counts["in_a_row"] + 1, 0)}

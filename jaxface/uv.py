@@ -1,0 +1,678 @@
+"""What both UV-photo Nets do with whole photographs: patches to learn from, judgement, a user's pictures.
+
+The networks translate patches; everything here is what surrounds them, on the host: which photographs
+there are, how patches of one are put back together (Kojima et al. 2021, 10.1038/s41598-020-79995-4), and
+how spots on the result are counted beside those of the real UV photograph.
+"""
+
+import csv
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterator
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from jaxface.data import photos
+from jaxface.data.images import list_images, read_image
+from jaxface.data.pipeline import NobodyError
+from jaxface.errors import UserError
+from jaxface.faces import regions
+from jaxface.faces.portrait import Portrait, portrait
+from jaxface.metrics import agreement, likeness, overlap, plots, spots
+from jaxface.metrics.intervals import bootstrap, by_subject
+from jaxface.ops import tiles
+from jaxface.ops.warp import window_for
+from jaxface.system import Figure, Reading, Record, Result, RunConfig, fit
+
+SAME_SCALE = 1.25  # a face this much wider or narrower than those of the training is scaled to them
+TONES = {
+    "light": (41, 90),
+    "medium": (10, 41),
+    "dark": (-90, 10),
+}  # ITA, degrees (Del Bino 2013, merged)
+FOLLOWED = 12  # held-out people that training is followed on
+GUARD = 0.01  # face widths around a real spot in which a found one is not called invented
+WIDTH = 1600  # px of the picture for the patient
+BATCH = 8  # tiles a network call translates
+
+
+@dataclasses.dataclass
+class PhotoConfig(RunConfig):
+    """What a run that translates photographs has besides its method."""
+
+    # Data
+    data: str = "phantom_uvphoto"  # a data set, or several joined by +
+    num_subjects: int = 0  # people of a phantom, 0: its own default
+    side: int = 1024  # px of a phantom's photographs
+    manifest: str = ""  # of a user's folder; "": manifest.csv in it
+    purpose: str = "research"  # what the subjects in the manifest must have consented to
+    max_bad_fraction: float = 0.001  # unreadable photographs of a user's folder that are left out
+    shift: bool = False  # move UV photographs that lie a little off instead of leaving them out
+    # Patches
+    patch: int = 256  # px a side (the paper's)
+    stride: int = 128  # px between the patches to choose from (the paper's overlap: not known)
+    coverage: float = 0.5  # share of skin a patch must have (the paper: "enough")
+    per_photo: int = 1  # patches in a row from one photograph; more spares reading large ones
+    warp: float = 0.5  # chance that a patch is turned and scaled a little, besides mirrored
+    kpatches: float = (
+        256.0  # thousand patches shown: 200 epochs of 160 people, 8 patches each (ours)
+    )
+    # Networks
+    levels: int = 8  # times the network that makes UV patches halves one (pix2pix: 8 at 256 px)
+    precision: str = "float32"  # "bfloat16": convolutions of all networks
+    # Whole photographs
+    tile_stride: int = 64  # px between the tiles of a translated photograph
+    margin: int = 16  # px along a tile's border that are not used
+
+    @property
+    def num_steps(self) -> int:
+        return max(1, round(self.kpatches * 1000 / self.batch))
+
+
+def check_choice(config, name: str, allowed: tuple) -> None:
+    """Raises UserError unless a field has one of the allowed values."""
+    if getattr(config, name) not in allowed:
+        raise UserError(
+            f"config.{name}={getattr(config, name)!r}: use one of {', '.join(map(repr, allowed))}."
+        )
+
+
+def check(config: PhotoConfig) -> None:
+    """Raises UserError for settings that no translation can use, before anything is read."""
+    check_choice(config, "compile", ("jit", "pmap"))
+    check_choice(config, "precision", ("float32", "bfloat16"))
+    check_choice(config, "accumulate", (1,))  # batches of patches are small
+    if config.patch % 2 or config.patch < 64:
+        raise UserError(f"config.patch={config.patch}: patches have an even side from 64 px.")
+    if not 0 < config.coverage <= 1:
+        raise UserError(f"config.coverage={config.coverage}: a share of skin over 0 and up to 1.")
+    if not 0 < config.tile_stride <= config.patch - 2 * config.margin:
+        raise UserError(
+            f"config.tile_stride={config.tile_stride} leaves gaps: tiles of config.patch={config.patch} px "
+            f"without config.margin={config.margin} px on each side need at most "
+            f"{config.patch - 2 * config.margin}."
+        )
+
+
+# ---- inside the step ------------------------------------------------------------------------
+
+
+def scaled(levels: jax.Array) -> jax.Array:
+    """8-bit levels -> [-1, 1], in float32 at least."""
+    return levels.astype(jnp.promote_types(levels.dtype, jnp.float32)) / 127.5 - 1
+
+
+def no_facts() -> dict[str, jax.Array]:
+    """What a translator must know of its training photographs to be used without them."""
+    return {name: jnp.zeros([], jnp.float32) for name in ("face_width", "spot_threshold")}
+
+
+def facts(batch: dict) -> dict[str, jax.Array]:
+    """Takes them from a batch, each row of which tells them."""
+    return {name: batch[name][0].astype(jnp.float32) for name in no_facts()}
+
+
+def begin_with(state, start: dict):
+    """`state` with the networks of `start`, as far as it has them.
+
+    Raises:
+      UserError: lists every name and shape that differs; `start` has no generator.
+    """
+    given = start.get("params", {})
+    if "generator" not in given:
+        raise UserError("--init_from: there is no generator in it that translates photographs.")
+    params, stats = dict(state.params), dict(state.model_state)
+    for name in params:
+        if name in given:
+            params[name] = fit(params[name], given[name], f"the {name}")
+            kept = start.get("model_state", {}).get(name, {})
+            stats[name] = fit(stats[name], kept, f"statistics of the {name}")
+    return state.replace(params=params, model_state=stats)
+
+
+# ---- photographs ----------------------------------------------------------------------------
+
+
+class Photographs:
+    """The photographs of a run; opened when first needed."""
+
+    def __init__(self, config: PhotoConfig):
+        self.config = config
+
+    @functools.cached_property
+    def paired(self) -> photos.Photos:
+        """Those to train on that have a UV photograph."""
+        return photos.open_photos(self.config, "train", paired=True)
+
+    @functools.cached_property
+    def unpaired(self) -> photos.Photos:
+        """Those to train on that have none."""
+        return photos.open_photos(self.config, "train", paired=False)
+
+    def held_out(self, paired: bool) -> photos.Photos | None:
+        """Those of people nobody trained on; None if there are none."""
+        try:
+            return photos.open_photos(self.config, "heldout", paired=paired)
+        except NobodyError:
+            return None
+
+    def open(self) -> dict:
+        """Reads what is needed before anything is compiled; nothing of it stays on the device."""
+        self.known  # noqa: B018 (its errors must come now)
+        return {}
+
+    @functools.cached_property
+    def known(self) -> dict[str, np.float32]:
+        """`facts` of the training photographs: median face width, threshold of the spot detector."""
+        found = self.paired
+        images = (found.uv(i) for i in range(len(found)))
+        masks = (found.mask(i) for i in range(len(found)))
+        detector = spots.fit(images, found.labels["face_width"], masks)
+        return {
+            "face_width": np.float32(np.median(found.labels["face_width"])),
+            "spot_threshold": np.float32(detector.threshold),
+        }
+
+    @functools.cached_property
+    def color_detector(self) -> spots.Detector:
+        """The same detector with the threshold of the blue channel: the baseline's best case."""
+        found = self.paired
+        images = (blue(found.color(i)) for i in range(len(found)))
+        masks = (found.mask(i) for i in range(len(found)))
+        return spots.fit(images, found.labels["face_width"], masks)
+
+    def _cut(self, found, batch, seed, start, process_index, process_count) -> photos.PatchBatches:
+        config = self.config
+        return photos.PatchBatches(
+            found,
+            batch,
+            config.patch,
+            stride=config.stride,
+            coverage=config.coverage,
+            window=window_for(config.patch),
+            per_photo=config.per_photo,
+            seed=seed,
+            start=start,
+            process_index=process_index,
+            process_count=process_count,
+        )
+
+    def pairs(self, start: int, process_index: int, process_count: int) -> Iterator[dict]:
+        """Batches of windows of both photographs, with `facts` in each row."""
+        config = self.config
+        cut = self._cut(self.paired, config.batch, config.seed, start, process_index, process_count)
+        for batch in cut:
+            rows = len(batch["example"])
+            yield batch | {name: np.full(rows, value) for name, value in self.known.items()}
+
+    def pairs_and_phones(
+        self, start: int, process_index: int, process_count: int
+    ) -> Iterator[dict]:
+        """`pairs` with as many windows of unpaired photographs beside them, as "phone"."""
+        config = self.config
+        phones = self._cut(
+            self.unpaired, config.batch, config.seed + 1, start, process_index, process_count
+        )
+        for batch in self.pairs(start, process_index, process_count):
+            yield batch | {"phone": next(phones)["color"]}
+
+    def preview(self) -> Figure:
+        """16 pairs of patches as they are cut."""
+        config, found = self.config, self.paired
+        tiles_ = []
+        for batch in self._cut(found, 16, config.seed, 0, 0, 1):
+            room = (window_for(config.patch) - config.patch) // 2
+            cut = slice(room, room + config.patch)
+            for color, uv in zip(batch["color"], batch["uv"]):
+                tiles_ += [color[cut, cut], np.repeat(uv[cut, cut], 3, -1)]
+            break
+        people = len(np.unique(found.labels["subject"]))
+        caption = f"Training pairs ({config.data}, {people} people): color patch, UV patch."
+        return Figure(np.stack(tiles_), 8, caption, photographs=True)
+
+    # ---- a whole photograph ----
+
+    def translate(self, network: Callable, color: np.ndarray, keep: np.ndarray) -> np.ndarray:
+        """A photograph's UV photograph where `keep` says: uint8 [H, W, 3], bool [H, W] -> uint8 [H, W]."""
+        config = self.config
+        result = tiles.translate(
+            network,
+            color,
+            tile=config.patch,
+            stride=config.tile_stride,
+            margin=config.margin,
+            batch=BATCH,
+            keep=keep,
+        )[..., 0]
+        levels = np.clip(np.rint(result * 127.5 + 127.5), 0, 255).astype(np.uint8)
+        return np.where(keep, levels, 0)
+
+    # ---- judgement ----
+
+    def measure(
+        self, found: photos.Photos, index: int, network: Callable, known: dict, whole: bool
+    ):
+        """Spot ratios of one held-out photograph: real, translated and straight on the color one.
+
+        Returns ({column: number}, what was seen: dict of arrays).
+        """
+        color, uv, mask = found.color(index), found.truth_uv(index), found.mask(index)
+        width = float(found.labels["face_width"][index])
+        right, left = regions.cheeks(found.landmarks(index), *mask.shape)
+        cheeks = (right | left) & mask
+        # Spots are judged by the skin around them: a little more than the cheeks is translated.
+        near = cv2.dilate(cheeks.astype(np.uint8), np.ones([round(0.15 * width)] * 2)).astype(bool)
+        keep = mask if whole else near & mask
+        fake = self.translate(network, color, keep)
+        detect = spots.Detector(float(known["spot_threshold"]))
+        seen = {
+            "real": detect(uv, width, mask) if uv is not None else None,
+            "translated": self._within(detect, fake, width, mask, keep),
+            "color": self.color_detector(blue(color), width, mask),
+        }
+        ratios = {
+            name: spots.spot_ratio(found_, cheeks)
+            for name, found_ in seen.items()
+            if found_ is not None
+        }
+        truth = found.pigment(index)
+        if truth is not None:
+            ratios["pigment"] = spots.spot_ratio(truth, cheeks)
+        return ratios, seen | {
+            "uv": uv,
+            "fake": fake,
+            "mask": mask,
+            "cheeks": cheeks,
+            "width": width,
+        }
+
+    def _within(self, detect, fake, width, mask, keep):
+        """Spots of a partly translated photograph, by the detector's rules for the whole skin."""
+        if keep is mask:
+            return detect(fake, width, mask)
+        filled = np.where(keep, fake, np.uint8(np.median(fake[keep])) if keep.any() else 0)
+        return detect(filled.astype(np.uint8), width, mask) & keep
+
+    def judge(self, state, network: Callable, rivals: dict[str, Callable] | None = None) -> dict:
+        """Everything an evaluation reports of a translator.
+
+        Args:
+          rivals: {suffix: network} of other translators that are measured on the same people.
+        """
+        known = {k: float(v) for k, v in state.control["photographs"].items()}
+        results, tables, shown = {}, [], []
+        for kind, paired in (("device", True), ("phone", False)):
+            found = self.held_out(paired)
+            if found is None or all(found.truth_uv(i) is None for i in range(len(found))):
+                continue
+            table = [
+                self.measure(found, i, network, known, whole=paired) for i in range(len(found))
+            ]
+            rows = [row for row, _ in table]
+            others = {
+                name: [
+                    self.measure(found, i, rival, known, whole=False)[0] for i in range(len(found))
+                ]
+                for name, rival in (rivals or {}).items()
+            }
+            subjects = found.labels["subject"]
+            results |= correlations(rows, others, subjects, kind)
+            if paired:
+                results |= self._device_only(found, table, network)
+                results |= by_tone(rows, subjects, found.labels["ita"])
+                shown = [(found.color(i), seen) for i, (_, seen) in enumerate(table)]
+            tables += [
+                {"id": found.labels["id"][i], "subject": subjects[i], "device": kind}
+                | row
+                | {f"translated_{name}": values[i]["translated"] for name, values in others.items()}
+                for i, row in enumerate(rows)
+            ]
+        if not tables:
+            return {}
+        results["spot_ratios"] = Record(lambda workdir, of: write_table(workdir, tables))
+        results |= figures(tables)
+        if shown:
+            results["translations"] = gallery(shown)
+        return results
+
+    def _device_only(self, found, table, network) -> dict[str, Result]:
+        """Pixel by pixel, in the skin of held-out people who have a real UV photograph."""
+        subjects = found.labels["subject"]
+        values: dict[str, list] = {}
+        for _, seen in table:
+            real, ours, mask = seen["real"], seen["translated"], seen["mask"]
+            same = overlap.match(ours, real, mask, seen["width"])
+            like = likeness.likeness(seen["fake"], seen["uv"], mask)
+            one = {f"skin_{name}": value for name, value in like._asdict().items()} | {
+                "spot_dice": overlap.dice(ours, real, mask),
+                "spot_iou": overlap.iou(ours, real, mask),
+                "spot_precision": same.precision,
+                "spot_recall": same.recall,
+                "hallucination": overlap.hallucination(ours, real, mask, GUARD * seen["width"]),
+            }
+            for name, value in one.items():
+                values.setdefault(name, []).append(value)
+        results = {name: mean_of_people(np.array(v), subjects) for name, v in values.items()}
+        config, few = self.config, range(min(len(found), 4))
+        seams = [
+            tiles.seam_error(
+                network,
+                found.color(i),
+                tile=config.patch,
+                stride=config.tile_stride,
+                margin=config.margin,
+                batch=BATCH,
+                keep=found.mask(i),
+                align=min(2**config.levels, config.tile_stride // 2),
+            )
+            for i in few
+        ]
+        results["seam_error"] = Result(
+            float(np.mean(seams)),
+            n=len(few),
+            unit="8-bit levels",
+            protocol="root mean square between two tilings shifted by half a stride, inside the skin",
+        )
+        return results
+
+    def follow(self, state, network: Callable) -> dict[str, Result]:
+        """The correlation alone, on a few held-out people: cheap enough to follow training."""
+        found = self.held_out(True)
+        if found is None:
+            return {}
+        known = {k: float(v) for k, v in state.control["photographs"].items()}
+        count = min(FOLLOWED, len(found))
+        rows = [self.measure(found, i, network, known, whole=False)[0] for i in range(count)]
+        pick = lambda name: np.array([row[name] for row in rows])
+        subjects = found.labels["subject"][:count]
+        return {
+            "spot_ratio_r_training": agreement.pearson(pick("translated"), pick("real"), subjects)
+        }
+
+    def sample(self, network: Callable, number: int) -> Figure:
+        """Held-out patches: color, translated, real UV, difference (gray: none)."""
+        config = self.config
+        found = self.held_out(True) or self.paired
+        parts = []
+        for batch in self._cut(found, max(1, number // 4), config.seed, 0, 0, 1):
+            room = (window_for(config.patch) - config.patch) // 2
+            cut = slice(room, room + config.patch)
+            color, real = batch["color"][:, cut, cut], batch["uv"][:, cut, cut]
+            fakes = [
+                np.asarray(network(_padded(scaled_host(color[i : i + BATCH]), BATCH)))[
+                    : len(color[i : i + BATCH])
+                ]
+                for i in range(0, len(color), BATCH)
+            ]
+            fake = np.clip(np.rint(np.concatenate(fakes) * 127.5 + 127.5), 0, 255).astype(np.uint8)
+            apart = np.clip(127 + fake.astype(int) - real.astype(int), 0, 255).astype(np.uint8)
+            for quadruple in zip(color, fake, real, apart):
+                parts += [np.broadcast_to(x, (*x.shape[:2], 3)) for x in quadruple]
+            break
+        caption = "Patches of held-out people: color, translated, real UV, their difference."
+        return Figure(np.stack(parts), 8, caption, photographs=True)
+
+    # ---- a user's photographs ----
+
+    def readings(
+        self, state, network: Callable, path: str | pathlib.Path
+    ) -> Iterator[tuple[str, Reading | UserError]]:
+        """Translates a photograph or a folder of them and counts spots; bad files come as errors."""
+        path = pathlib.Path(path)
+        names = list_images(path) if path.is_dir() else [path.name]
+        folder = path if path.is_dir() else path.parent
+        known = {k: float(v) for k, v in state.control["photographs"].items()}
+        for name in names:
+            try:
+                image = read_image(folder / name)
+                yield name, self.read(image, network, known)
+            except UserError as error:
+                yield name, error
+
+    def read(self, image: np.ndarray, network: Callable, known: dict) -> Reading:
+        """One photograph, uint8 [H, W, 3] in any size: its UV photograph and its spots.
+
+        Raises:
+          UserError: no face, or a face too small for one patch.
+        """
+        config = self.config
+        face = portrait(image)
+        scale, warnings = 1.0, list(face.warnings)
+        ratio = known["face_width"] / face.face_width
+        if face.face_width < config.patch / 2:
+            raise UserError(
+                f"the face is {face.face_width:.0f} px wide, and a patch of {config.patch} px would show "
+                f"more than skin: use a photograph with a face of at least {config.patch // 2} px."
+            )
+        if not 1 / SAME_SCALE <= ratio <= SAME_SCALE:
+            scale = ratio
+            warnings.append(
+                f"The face is {face.face_width:.0f} px wide, in the training photographs it was "
+                f"{known['face_width']:.0f} px: the picture was scaled by {ratio:.2f} for the network, and "
+                + (
+                    "small spots cannot be there in a photograph this small."
+                    if ratio > 1
+                    else "the finest detail was not used."
+                )
+            )
+        small, mask = image, face.mask
+        if scale != 1:
+            size = [max(1, round(n * scale)) for n in image.shape[1::-1]]
+            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+            small = cv2.resize(image, size, interpolation=method)
+            mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        fake = self.translate(network, small, mask)
+        width = face.face_width * scale
+        found = spots.Detector(known["spot_threshold"])(fake, width, mask)
+        right, left = (
+            cheek & mask for cheek in regions.cheeks(face.landmarks * scale, *mask.shape)
+        )
+        if scale != 1:
+            back = image.shape[1::-1]
+            fake = cv2.resize(fake, back, interpolation=cv2.INTER_LINEAR)
+            found = cv2.resize(found.astype(np.uint8), back, interpolation=cv2.INTER_NEAREST) > 0
+        count = cv2.connectedComponents(found.astype(np.uint8))[0] - 1
+        numbers = {
+            "spot_ratio_right_cheek": spots.spot_ratio(found, _sized(right, found)),
+            "spot_ratio_left_cheek": spots.spot_ratio(found, _sized(left, found)),
+            "spots": count,
+            "face_width_px": round(face.face_width),
+            "skin_covered": round(face.covered, 3),
+        }
+        overlay = outlined(image, found)
+        pictures = {
+            "uv": fake,
+            "overlay": overlay,
+            "side_by_side": side_by_side(image, fake, overlay, face),
+        }
+        return Reading(pictures, numbers, tuple(warnings))
+
+
+def _sized(mask, like):
+    if mask.shape == like.shape:
+        return mask
+    size = like.shape[::-1]
+    return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+
+
+def blue(color: np.ndarray) -> np.ndarray:
+    """The channel that melanin darkens most: uint8 [H, W, 3] -> [H, W]."""
+    return color[..., 2]
+
+
+def scaled_host(levels: np.ndarray) -> np.ndarray:
+    return levels.astype(np.float32) / 127.5 - 1
+
+
+def _padded(patches: np.ndarray, rows: int) -> np.ndarray:
+    return np.concatenate([patches, np.repeat(patches[:1], rows - len(patches), 0)])
+
+
+# ---- what is reported -----------------------------------------------------------------------
+
+
+def correlations(rows, others, subjects, kind: str) -> dict[str, Result]:
+    """How well ratios agree with those of real UV photographs; names as in the results contract."""
+    pick = lambda table, name: np.array([row[name] for row in table])
+    real, ours, color = (pick(rows, name) for name in ("real", "translated", "color"))
+    device = kind == "device"
+    who = (
+        "held-out people in the device"
+        if device
+        else "held-out people before phones, against their hidden UV photographs"
+    )
+    suffix = "" if device else "_phone"
+    protocol = f"{who}; one ratio a photograph, both cheeks together; interval by person (BCa)"
+    results = {
+        f"spot_ratio_r{suffix}": agreement.pearson(ours, real, subjects, protocol),
+        f"spot_ratio_r{suffix}_color": agreement.pearson(
+            color,
+            real,
+            subjects,
+            f"the same detector on the blue channel with a threshold of its own; {protocol}",
+        ),
+        f"spot_ratio_r{suffix}_color_gain": agreement.difference_of_r(
+            ours, color, real, subjects, f"translated minus color, paired; {protocol}"
+        ),
+        f"spot_ratio_ccc{suffix}": agreement.lin_ccc(ours, real, subjects, protocol),
+    }
+    apart = agreement.bland_altman(ours, real, subjects, protocol)
+    results |= {
+        f"spot_ratio_bias{suffix}": apart.bias,
+        f"spot_ratio_limit_low{suffix}": apart.low,
+        f"spot_ratio_limit_high{suffix}": apart.high,
+    }
+    for name, table in others.items():
+        theirs = pick(table, "translated")
+        place = suffix or "_device"
+        results[f"spot_ratio_r{place}_{name}"] = agreement.pearson(theirs, real, subjects, protocol)
+        results[f"spot_ratio_r{place}_gain"] = agreement.difference_of_r(
+            ours, theirs, real, subjects, f"this network minus {name}, paired; {protocol}"
+        )
+    if "pigment" in rows[0]:
+        results[f"spot_ratio_r{suffix}_pigment"] = agreement.pearson(
+            ours, pick(rows, "pigment"), subjects, f"against the phantom's exact spots; {protocol}"
+        )
+    return results
+
+
+def mean_of_people(values, subjects) -> Result:
+    """Mean of one value a photograph, NaN where it has none, with its interval."""
+    known = np.isfinite(values)
+    protocol = "mean over held-out people with a UV photograph, inside the skin; interval by person"
+    if not known.any():
+        return Result(float("nan"), n=0, protocol=protocol)
+    interval = bootstrap(by_subject(values[known], subjects[known]), np.mean)
+    return Result(interval.value, interval.low, interval.high, interval.n, protocol=protocol)
+
+
+def by_tone(rows, subjects, ita) -> dict[str, Result]:
+    """The headline for each skin tone that has at least five people."""
+    results = {}
+    for tone, (low, high) in TONES.items():
+        chosen = (ita >= low) & (ita < high)
+        if len(np.unique(subjects[chosen])) < 5:
+            continue
+        pick = lambda name, chosen=chosen: np.array([row[name] for row in rows])[chosen]
+        results[f"spot_ratio_r_{tone}"] = agreement.pearson(
+            pick("translated"),
+            pick("real"),
+            subjects[chosen],
+            f"as spot_ratio_r, people with an individual typology angle from {low} to {high} degrees",
+        )
+    return results
+
+
+def write_table(workdir: pathlib.Path, rows: list[dict]) -> None:
+    """spot_ratios.csv: every held-out photograph with its ratios."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with open(workdir / "spot_ratios.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def figures(rows: list[dict]) -> dict[str, Figure]:
+    """Ratios of translated against real UV photographs, and their differences, for each device."""
+    drawn = {}
+    for device in dict.fromkeys(row["device"] for row in rows):
+        chosen = [row for row in rows if row["device"] == device]
+        pick = lambda name, chosen=chosen: np.array([row[name] for row in chosen])
+        suffix, subjects = "" if device == "device" else f"_{device}", pick("subject")
+        names = [name for name in chosen[0] if name.startswith("translated")] + ["color"]
+        who = f"held-out people before {'the device' if device == 'device' else 'phones'}"
+        drawn[f"spot_ratio{suffix}"] = plots.against(
+            pick("real"),
+            {name.replace("_", " "): pick(name) for name in names},
+            subjects=subjects,
+            caption=f"Spot ratio of both cheeks of {who}, against that of the real UV photograph.",
+        )
+        drawn[f"bland_altman{suffix}"] = plots.bland_altman(
+            pick("translated"),
+            pick("real"),
+            subjects,
+            caption=f"How far the spot ratio of {who} is off (Bland and Altman 1986).",
+        )
+    return drawn
+
+
+def gallery(shown, people: int = 4) -> Figure:
+    """Faces side by side: color, real UV, translated UV, spots of both (red: ours, blue: real)."""
+    order = np.argsort([-np.mean(seen["real"][seen["cheeks"]]) for _, seen in shown])
+    picked = order[np.linspace(0, len(order) - 1, min(people, len(order))).astype(int)]
+    images = []
+    for i in picked:
+        color, seen = shown[i]
+        gray = lambda x: np.repeat(x[..., None], 3, -1)
+        mask = seen["mask"]
+        real = np.where(mask, seen["uv"], 0)
+        both = gray(real)
+        both[seen["real"]] = (40, 110, 255)
+        both[seen["translated"]] = (255, 60, 40)
+        both[seen["real"] & seen["translated"]] = (255, 255, 255)
+        row = [color, gray(real), gray(seen["fake"]), both]
+        images += [cv2.resize(x, (512, 512), interpolation=cv2.INTER_AREA) for x in row]
+    caption = (
+        "Held-out people from many spots to few: color photograph, real UV photograph, translated one, "
+        "spots found (white: in both, blue: in the real one only, red: in the translated one only)."
+    )
+    return Figure(np.stack(images), 4, caption, photographs=True)
+
+
+def outlined(image: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """The photograph with the rim of every spot drawn on it."""
+    thick = max(1, round(min(image.shape[:2]) / 700))
+    kernel = np.ones([2 * thick + 1] * 2, np.uint8)
+    wide = cv2.dilate(found.astype(np.uint8), kernel)
+    rim = (wide > 0) & ~found
+    result = image.copy()
+    result[rim] = (220, 40, 40)
+    return result
+
+
+def side_by_side(
+    image: np.ndarray, uv: np.ndarray, overlay: np.ndarray, face: Portrait
+) -> np.ndarray:
+    """One picture for the patient: photograph, estimated UV photograph, spots, around the face."""
+    x, y = face.landmarks[:, 0], face.landmarks[:, 1]
+    room = 0.12 * face.face_width
+    top, bottom = (int(np.clip(v, 0, image.shape[0])) for v in (y.min() - room, y.max() + room))
+    left, right = (int(np.clip(v, 0, image.shape[1])) for v in (x.min() - room, x.max() + room))
+    panel = (WIDTH - 2 * 16) // 3
+    height = max(1, round((bottom - top) * panel / max(1, right - left)))
+    canvas = Image.new("RGB", (WIDTH, height + 56), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(26)
+    titles = ("Photograph", "Estimated UV photograph", "Spots found")
+    for k, (title, picture) in enumerate(zip(titles, (image, uv, overlay))):
+        cut = picture[top:bottom, left:right]
+        shrinks = cut.shape[1] > panel
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        cut = Image.fromarray(cv2.resize(cut, (panel, height), interpolation=method)).convert("RGB")
+        canvas.paste(cut, (k * (panel + 16), 56))
+        draw.text((k * (panel + 16) + 4, 12), title, fill="black", font=font)
+    return np.asarray(canvas)
