@@ -14,6 +14,8 @@
 --show=NAME, --label=NAME  for --mode=sample: instead of single pictures a system's other shows, for
                            a style generator mixing, interpolation, translation or rotation; and one
                            class of a conditional generator
+--input=FILE_OR_FOLDER     for --mode=sample: what the network makes of your photographs, where a
+                           system reads any; pictures, a table and a page go into the workdir
 --coordinator=HOST:PORT --process_id=I --process_count=N
                            join a run over several hosts; TPU pods and Slurm need none of these
 """
@@ -63,6 +65,7 @@ def define_flags():
         "images": ("", "folder of pictures to evaluate"),
         "show": ("", "what to sample instead of single pictures"),
         "label": ("", "class to sample from"),
+        "input": ("", "photograph or folder of photographs to read"),
         "coordinator": (None, "HOST:PORT of process 0"),
     }
     for name, (default, text) in texts.items():
@@ -106,6 +109,21 @@ def read_config(module, scale: str, stored: dict, overrides: list[str]):
     return holder.value
 
 
+def check_input(args) -> None:
+    """Raises UserError where --input has no meaning or is not there, before anything is imported."""
+    from jaxface.errors import UserError
+
+    if args.mode != "sample":
+        raise UserError(f"--input has no meaning with --mode={args.mode}: use --mode=sample.")
+    for name in ("show", "label", "num"):
+        if getattr(args, name):
+            raise UserError(f"--{name} has no meaning beside --input: leave it out.")
+    if not os.path.exists(args.input):
+        raise UserError(
+            f"--input={args.input} is not there: name a photograph or a folder of them."
+        )
+
+
 def join_processes(args) -> None:
     """Starts jax.distributed where this is one process of several."""
     from jaxface import parallel
@@ -134,6 +152,8 @@ def main(argv: list[str], preemption: Preemption) -> int:
         raise UserError(str(error)) from None
     if args.mode not in MODES:
         raise UserError(f"--mode={args.mode}: no such mode.{nearest(args.mode, MODES)}")
+    if args.input:
+        check_input(args)
     stored = {}
     if args.mode != "train" and args.workdir:
         from jaxface.workdir import Workdir
@@ -200,6 +220,8 @@ def main(argv: list[str], preemption: Preemption) -> int:
         return train.evaluate(system, config, workdir, preemption, args.images)
     if args.mode == "export":
         return train.export(system, config, workdir)
+    if args.input:
+        return train.read_input(system, config, workdir, pathlib.Path(args.input))
     if args.mode == "sample":
         asked = Asked(args.show, args.seed, args.num, args.label)
         return train.sample(system, config, workdir, asked)

@@ -62,6 +62,17 @@ class Record(NamedTuple):
     write: Callable  # (workdir, sha256 of the checkpoint that was evaluated) -> None
 
 
+class Reading(NamedTuple):
+    """What a network makes of one photograph of a user."""
+
+    pictures: Mapping[
+        str, np.ndarray
+    ]  # {name: uint8 [H, W] or [H, W, C]} at the photograph's size;
+    #   a page shows "side_by_side" alone if there is one, else all of them
+    numbers: Mapping[str, float | str]
+    warnings: tuple[str, ...] = ()  # what a person should know about this photograph
+
+
 class Export(NamedTuple):
     """What of a state other programs may want: arrays, and functions with these arrays in them."""
 
@@ -86,11 +97,19 @@ class System(NamedTuple):
     train_step: Callable  # (state, batch, key, *, axis=None) -> (TrainState, {name: scalar})
     batches: Callable  # (start, process_index, process_count) -> iterator of {name: numpy array}
     evals: Mapping[str, Callable]  # {name: (state, key) -> {metric: Result | Figure | Record}}
-    sample: Callable  # (state, key, number, label="") -> uint8 images [number, H, W, C]
+    sample: (
+        Callable  # (state, key, number, label="") -> uint8 images [number, H, W, C], or a Figure
+    )
+    #   of pictures that belong together
     shows: Mapping[str, Callable] = MappingProxyType(
         {}
     )  # {name: (state, key, number or None, label)
     #   -> Figure | Film}: what else --mode=sample can show; "" is no label
+    readings: Callable | None = (
+        None  # (state, path of a photograph or a folder of them) -> iterator
+    )
+    #   of (name of the file relative to the path, Reading | UserError): what cannot be read comes as
+    #   its error, so that the others still are
     judge_folder: Callable | None = None  # (folder of pictures) -> what an evaluation returns
     release: Callable | None = None  # (workdir, sha256 of the checkpoint): raises UserError while
     #   pictures of this checkpoint must not leave the run

@@ -9,11 +9,12 @@ import importlib.metadata
 import io
 import json
 import math
+import mimetypes
+import pathlib
 import platform
 import time
 
 import jax
-import numpy as np
 from clu import parameter_overview
 from PIL import Image
 
@@ -22,13 +23,14 @@ from jaxface import parallel
 from jaxface.checkpoint import Checkpoints, check_space, estimate_bytes
 from jaxface.errors import UserError, nearest
 from jaxface.preemption import STOPPED
-from jaxface.reports import report
+from jaxface.reports import readings, report
 from jaxface.reports.grid import make_grid
 from jaxface.system import Asked, Figure, Film, Record, Result, RunConfig, System
 from jaxface.terminal import Progress, say
 from jaxface.workdir import Workdir, as_dict, write_json
 
 GRID = 64  # pictures of a progress grid
+PHONE = (".heic", ".heif", ".avif", ".webp")  # images that not every table of file types knows
 
 
 class Diverged(RuntimeError):
@@ -84,10 +86,14 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
         preemption.offer(step, state)
         with preemption.phase("sample"), workdir.clock("sample", step):
             if workdir.writes:
-                images = system.sample(parallel.to_host(state), jax.random.fold_in(key, 1), GRID)
-                figure = Figure(images, 8, f"Samples of the averaged generator at step {step}.")
+                shown = system.sample(parallel.to_host(state), jax.random.fold_in(key, 1), GRID)
+                figure = (
+                    shown._replace(caption=f"{shown.caption} Step {step}.")
+                    if isinstance(shown, Figure)
+                    else Figure(shown, 8, f"Samples at step {step}.")
+                )
                 workdir.add_figure(f"{step:08d}", figure, provenance(config, step))
-                write_grid(metrics_log, step, images)
+                write_grid(metrics_log, step, figure)
 
     def evaluate(step, state, evals, digest=""):
         preemption.offer(step, state)
@@ -227,8 +233,10 @@ def sample(system: System, config: RunConfig, workdir: Workdir, asked: Asked) ->
     about = provenance(config, step) | {"seed": str(asked.seed), "checkpoint_sha256": digest}
     about |= {"label": asked.label} if asked.label else {}
     name = f"seed{asked.seed}" + (f"-{asked.label}" if asked.label else "")
-    if not asked.show:
-        images = system.sample(state, key, asked.number or GRID, asked.label)
+    images = None if asked.show else system.sample(state, key, asked.number or GRID, asked.label)
+    if isinstance(images, Figure):
+        shown = images._replace(caption=f"{images.caption} Seed {asked.seed}, step {step}.")
+    elif not asked.show:
         for index, image in enumerate(images):
             figure = Figure(image[None], 1, f"Sample {index} of seed {asked.seed} at step {step}.")
             workdir.add_picture(f"{name}/{index:05d}", figure, about | {"index": str(index)})
@@ -243,6 +251,62 @@ def sample(system: System, config: RunConfig, workdir: Workdir, asked: Asked) ->
     else:
         workdir.add_figure(name, shown, about)
         say(f"Grid: {workdir.path / 'samples' / f'{name}.png'}")
+    return 0
+
+
+def read_input(system: System, config: RunConfig, workdir: Workdir, path: pathlib.Path) -> int:
+    """Writes what the newest checkpoint makes of a user's photographs into the workdir.
+
+    readings/<file>/*.png, readings.csv and the page readings.html. Photographs that cannot be read are
+    named there and on the terminal.
+
+    Raises:
+      UserError: the system reads no photographs, `path` holds none, or none could be read.
+    """
+    if not system.readings:
+        raise UserError("--input: this system reads no photographs.")
+    wanted = photographs_in(path)
+    if not wanted:
+        raise UserError(f"--input={path}: no photograph in it (JPEG, PNG, WebP, BMP or TIFF).")
+    state, digest = newest(system, config, workdir)
+    if system.release:
+        system.release(workdir.path, digest)
+    about = provenance(config, int(state.step)) | {"checkpoint_sha256": digest}
+    # Pixels of a real person are in these pictures: they are not what `provenance` says of samples.
+    about |= {"synthetic": "made by a network from a photograph: a research estimate, no diagnosis"}
+    entries, taken = [], set()
+
+    def refuse(name: str, reason: str) -> None:
+        stem = readings.unique_stem(name, taken)
+        workdir.add_reading(stem, {}, about)
+        entries.append(readings.Entry(name, stem, error=reason))
+        say(f"  not read: {name}: {reason}")
+
+    with Progress("reading", len(wanted), unit="photograph") as progress:
+        for name, found in system.readings(state, path):
+            if isinstance(found, UserError):
+                # A page that may be handed on says which file, not where on this disk.
+                refuse(name, getattr(found, "reason", str(found)))
+            else:
+                stem = readings.unique_stem(name, taken)
+                workdir.add_reading(stem, found.pictures, about)
+                entries.append(readings.entry(name, stem, found))
+            progress.update(len(entries))
+    known = {one.name for one in entries}
+    for name in wanted:
+        if name not in known:
+            refuse(name, "this kind of image is not read: save it as JPEG, PNG, WebP, BMP or TIFF")
+    broken = sum(bool(one.error) for one in entries)
+    if broken == len(entries):
+        raise UserError(
+            f"--input={path}: none of {broken} file(s) could be read.\n  "
+            + "\n  ".join(f"{one.name}: {one.error}" for one in entries)
+        )
+    readings.write_table(workdir.path / "readings.csv", entries)
+    readings.write_page(workdir.path / "readings.html", entries, about)
+    if broken:
+        say(f"{broken} of {len(entries)} files could not be read: see above and the page's end.")
+    say(f"{len(entries) - broken} read: {workdir.path / 'readings.html'}")
     return 0
 
 
@@ -296,6 +360,20 @@ def dry_run(system: System, config: RunConfig, workdir: Workdir) -> int:
 # ---- the small print ------------------------------------------------------------------------
 
 
+def photographs_in(path: pathlib.Path) -> list[str]:
+    """Names relative to a folder, or to its own, of what is called an image, readable or not."""
+    if not path.is_dir():
+        return [path.name]
+    found = []
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path)
+        kind = mimetypes.guess_type(file.name)[0] or ""
+        image = kind.startswith("image/") or file.suffix.lower() in PHONE
+        if image and file.is_file() and not any(part.startswith(".") for part in name.parts):
+            found.append(name.as_posix())
+    return found
+
+
 def run_evals(
     evals, state, key, workdir: Workdir, about: dict, digest: str = "", prefix: str = ""
 ) -> dict[str, Result]:
@@ -331,8 +409,8 @@ def table(results: dict[str, Result]) -> None:
         say(f"  {name:28s} {result.value:.4g}{interval}{people}")
 
 
-def write_grid(metrics_log, step: int, images: np.ndarray) -> None:
-    grid, buffer = make_grid(images, 8), io.BytesIO()
+def write_grid(metrics_log, step: int, figure: Figure) -> None:
+    grid, buffer = make_grid(figure.images, figure.columns), io.BytesIO()
     Image.fromarray(grid).save(buffer, format="PNG")
     metrics_log.write_images(step, "samples", buffer.getvalue(), *grid.shape[:2])
 

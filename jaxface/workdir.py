@@ -7,6 +7,7 @@ events.*        the same scalars and grids for TensorBoard
 results.json    the numbers the run ends with
 lineage.json    data, parent checkpoint and versions that made it
 checkpoints/ samples/ report.html
+readings/ readings.csv readings.html    of a user's own photographs, where asked for
 """
 
 import contextlib
@@ -16,10 +17,12 @@ import math
 import os
 import pathlib
 import time
+from collections.abc import Mapping
 
 import numpy as np
 
 from jaxface.errors import UserError
+from jaxface.reports import readings
 from jaxface.reports.grid import save_film, save_grid
 from jaxface.system import Figure, Film, Result
 
@@ -130,6 +133,19 @@ class Workdir:
         path = self.path / "generated" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_grid(figure.images, path, figure.columns, about, side=0)
+
+    def add_reading(self, stem: str, pictures: Mapping[str, np.ndarray], about: dict) -> None:
+        """Saves what was made of a photograph as readings/<stem>/<name>.png, with provenance.
+
+        Pictures of an earlier photograph of that name are gone afterwards, also where there are no new
+        ones.
+        """
+        folder = self.path / "readings" / stem
+        for old in folder.glob("*.png"):
+            old.unlink()
+        for name, image in pictures.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            readings.save(image, folder / f"{name}.png", about)
 
     def add_film(self, name: str, film: Film, about: dict[str, str]) -> pathlib.Path:
         """Saves moving pictures as generated/<name>.gif, provenance in its comment. -> its path"""
