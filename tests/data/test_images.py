@@ -197,14 +197,28 @@ def test_only_pixels_leave(tmp_path):
     assert b"Yamada" not in out.getvalue()
 
 
+def _gray_profile(gamma):
+    """A minimal ICC profile of a gray display."""
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    curve = b"curv\0\0\0\0" + struct.pack(">IHxx", 1, round(gamma * 256))
+    tags, at = b"", 128 + 4 + 2 * 12
+    for name, body in ((b"wtpt", white), (b"kTRC", curve)):
+        tags, at = tags + name + struct.pack(">II", at, len(body)), at + len(body)
+    size = struct.pack(">I", at)
+    head = size + b"\0\0\0\0\x04\x30\0\0mntrGRAYXYZ ".ljust(32, b"\0") + b"acsp".ljust(32, b"\0")
+    head += struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + struct.pack(">I", 2) + tags + white + curve
+
+
 def test_gray_of_8_and_16_bits_agree(tmp_path):
     gray = smooth()[..., 1]
     assert gray.max() == 195
     deep = gray.astype(np.uint16) * 257
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with_profile = save(tmp_path, "p.png", gray, icc_profile=_gray_profile(1.0))
+    assert read_image(with_profile)[30, 30, 0] > gray[30, 30] + 20  # eyes see it brighter
     for path in (
         save(tmp_path, "8.png", gray),
-        save(tmp_path, "p.png", gray, icc_profile=_swapped_primaries(profile)),
+        with_profile,
         save(tmp_path, "16.png", deep),
         save(tmp_path, "16.tif", deep),
         save(tmp_path, "rgb.png", np.repeat(gray[..., None], 3, axis=-1)),

@@ -51,6 +51,7 @@ def test_large_photographs_are_measured_in_their_own_px(monkeypatch):
     monkeypatch.setattr(registration, "WORK", 100)  # half of the face's width and less
     fit = register(color, warped(gray, [[1, 0, 6], [0, 1, 0]]), landmarks)
     np.testing.assert_allclose(fit.shift, (0, 6), atol=0.5)
+    assert abs(fit.misfit - 6) < 1
     assert limit(500) == 2 and limit(3000) == 6
 
 
@@ -62,6 +63,14 @@ def test_turned_and_scaled_ones_do_not_fit(degrees, scale):
     fit = register(color, turned, landmarks)
     assert fit.misfit > limit(width)
     assert np.hypot(*fit.shift) < fit.misfit
+
+
+@pytest.mark.parametrize("side", [slice(None, 144), slice(144, None)])
+def test_one_half_is_enough(side):
+    color, gray, landmarks, width = pair(1)
+    torn = gray.copy()
+    torn[:, side] = np.roll(gray, 4, axis=0)[:, side]
+    assert register(color, torn, landmarks).misfit > 3.5 > limit(width)
 
 
 def test_another_person_does_not_fit():
