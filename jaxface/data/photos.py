@@ -18,7 +18,7 @@ from PIL import Image
 
 from jaxface import terminal
 from jaxface.data.base import PhotoBuilder
-from jaxface.data.pipeline import RESIDENT_BYTES, Examples, NobodyError, open_source, shuffled
+from jaxface.data.pipeline import RESIDENT_BYTES, Examples, NobodyError, open_source
 from jaxface.errors import UserError
 from jaxface.ops.tiles import patch_centers
 
@@ -261,26 +261,40 @@ class PatchBatches(Examples):
                 f"skin and are not trained on: {names}"
             )
         self._photos, self._window, self._seed = photos, window, seed
-        self._per_photo, self._order = per_photo, shuffled(len(self._usable), seed)
+        self._per_photo = per_photo
+        # Grain's shuffle takes milliseconds for each number of so short a list.
+        self._order = functools.lru_cache(maxsize=4)(
+            lambda epoch: np.random.default_rng([seed, 0, epoch]).permutation(self._usable)
+        )
         self._paired = bool(photos.labels["has_uv"].all())
         super().__init__(batch, start, process_index, process_count, threads, AHEAD)
 
     def _example(self, number: int) -> dict[str, np.ndarray]:
-        index = int(self._usable[self._order[number // self._per_photo]])
+        epoch, place = divmod(number // self._per_photo, len(self._usable))
+        index = int(self._order(epoch)[place])
         centers = self._centers[index]
-        row, column = centers[np.random.default_rng([self._seed, number]).integers(len(centers))]
-        color, uv = self._photos.pair(index) if self._paired else (self._photos.color(index), None)
-        size = self._window
-        place = np.ix_(_along(row, size, color.shape[0]), _along(column, size, color.shape[1]))
+        row, column = centers[np.random.default_rng([self._seed, 1, number]).integers(len(centers))]
+        pictures = self._photos.pair(index) if self._paired else [self._photos.color(index)]
+        windows = [_window(picture, row, column, self._window) for picture in pictures]
         example = {
-            "color": color[place],
+            "color": windows[0],
             "face_width": np.float32(self._photos.labels["face_width"][index]),
         }
-        return example | ({"uv": uv[place][..., None]} if self._paired else {})
+        return example | ({"uv": windows[1][..., None]} if self._paired else {})
 
 
-def _along(center: int, size: int, length: int) -> np.ndarray:
-    """The `size` px around `center` on an axis of `length` px, reflected at its ends (edge px once)."""
+def _window(picture: np.ndarray, row: int, column: int, size: int) -> np.ndarray:
+    """The square of `size` px around a place, reflected beyond the picture's edge."""
+    top, left = int(row) - size // 2, int(column) - size // 2
+    height, width = picture.shape[:2]
+    if min(top, left) >= 0 and top + size <= height and left + size <= width:
+        return picture[top : top + size, left : left + size]
+    rows, columns = _along(top, size, height), _along(left, size, width)
+    return picture[rows].take(columns, axis=1)
+
+
+def _along(start: int, size: int, length: int) -> np.ndarray:
+    """`size` px from `start` on an axis of `length` px, reflected at its ends (edge px once)."""
     period = max(2 * (length - 1), 1)
-    at = (np.arange(size) + int(center) - size // 2) % period
+    at = (np.arange(size) + start) % period
     return np.minimum(at, period - at) if length > 1 else np.zeros(size, int)

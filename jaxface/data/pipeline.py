@@ -274,11 +274,6 @@ class Examples:
         return {"step": self.step}
 
 
-def shuffled(number: int, seed: int):
-    """Endless sequence of the numbers below `number`, in a new order each epoch."""
-    return grain.MapDataset.source(np.arange(number)).seed(seed).shuffle().repeat()
-
-
 class Batches(Examples):
     """Endless batches of one process, from step `start` on.
 
@@ -301,7 +296,7 @@ class Batches(Examples):
         threads: int = 4,
     ):
         self._faces, self._stream, self._fields = faces, stream, fields or {}
-        self._order = shuffled(len(faces), seed)
+        self._order = grain.MapDataset.source(np.arange(len(faces))).seed(seed).shuffle().repeat()
         self._marks, self._rows = marks or {}, batch // process_count
         super().__init__(batch, start, process_index, process_count, threads if stream else 0)
 
