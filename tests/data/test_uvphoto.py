@@ -303,6 +303,19 @@ def test_name_follows_content_and_settings(folder):
     assert name() != first
 
 
+def test_nothing_but_pixels_is_in_the_files(folder):
+    exif = Image.Exif()
+    exif[0x010E] = "patient Yamada"
+    folder.add("a", *pair(1), exif=exif)
+    assert b"Yamada" in (folder.path / "a.png").read_bytes()
+    folder.open()
+    files = [path for path in folder.path.parent.glob("build/**/*") if path.is_file()]
+    assert any(".array_record" in path.name for path in files)
+    for path in files:
+        content = path.read_bytes()
+        assert b"Yamada" not in content and str(folder.path).encode() not in content, path
+
+
 def test_people_stay_in_their_split(folder):
     names = ("P1", "P2", "P5")
     assert {base.split_of(name) for name in names} == {"train", "heldout"}
