@@ -25,6 +25,7 @@ SCALES = (1, 1.4, 2, 2.8)  # sigmas of the narrow Gaussians, in FINEST; the wide
 AROUND = 0.02  # face widths: sigma within which the skin around a spot is averaged
 REACH = 0.012  # face widths: how far the darkest place of a spot is looked for
 AREAS = (1e-5, 2e-3)  # of the face; smaller is noise, larger a mole, a shadow or hair
+COMPACT = 0.3  # least area in squares of the longer side; a crease, a hair or a lid's edge has less
 FAINTEST = 1e-3  # threshold that rounding to float32 stays below
 SAMPLE = 20_000  # px of one photograph that a fit looks at
 
@@ -53,18 +54,23 @@ class Detector:
     ) -> np.ndarray:
         """Spots, bool [H, W], within usable skin; arguments as of `response`.
 
-        Spots smaller or larger than AREAS, in shares of the area of `valid`, are left out.
+        Spots smaller or larger than AREAS, in shares of the area of `valid`, are left out, and so is what
+        is long and narrow.
         """
         gray, face_width, valid, shape = _reduced(gray, face_width, valid)
         flat = _flat(gray, face_width, valid)
         area = np.count_nonzero(valid)
         dark = valid & (_response(flat, face_width) > self.threshold)
-        dark |= valid & _sized(~dark, (0, AREAS[1] * area), connectivity=4)  # middles of wide spots
+        dark |= valid & _sized(
+            ~dark, (0, AREAS[1] * area), 0, connectivity=4
+        )  # middles of wide spots
         skin = _mean(flat, valid & ~dark, AROUND * face_width)
         depth = np.where(dark, skin - _blurred(flat, FINEST / 2 * face_width), 0)
         reach = 2 * round(REACH * face_width) + 1
         deepest = cv2.dilate(depth, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
-        spots = _sized(dark & (depth > deepest / 2), np.multiply(AREAS, area), connectivity=8)
+        spots = _sized(
+            dark & (depth > deepest / 2), np.multiply(AREAS, area), COMPACT, connectivity=8
+        )
         return _enlarged(spots.astype(np.float32), shape) > 0.5
 
 
@@ -159,11 +165,15 @@ def _blurred(x: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(x, (0, 0), max(sigma, 1e-3), borderType=cv2.BORDER_REFLECT_101)
 
 
-def _sized(mask: np.ndarray, areas: tuple[float, float], connectivity: int) -> np.ndarray:
-    """The connected parts of a mask whose area in px lies within bounds."""
+def _sized(
+    mask: np.ndarray, areas: tuple[float, float], compact: float, connectivity: int
+) -> np.ndarray:
+    """The connected parts of a mask whose area in px lies within bounds and that are compact enough."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=connectivity
     )
-    kept = (areas[0] <= stats[:, cv2.CC_STAT_AREA]) & (stats[:, cv2.CC_STAT_AREA] <= areas[1])
+    area = stats[:, cv2.CC_STAT_AREA]
+    side = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(1)
+    kept = (areas[0] <= area) & (area <= areas[1]) & (area >= compact * side**2)
     kept[0] = False
     return kept[labels]
