@@ -216,8 +216,8 @@ MEASURES = {
     ),
     "seam_error": Words(
         "Are seams visible where the pieces meet?",
-        "Large photographs are translated in overlapping pieces. How much the result changes where "
-        "pieces meet; near 0, no seam can be seen.",
+        "Large photographs are translated in overlapping pieces. How much the result depends on where the "
+        "pieces lie, in gray levels of 255; below about 1, no seam can be seen.",
     ),
 }
 
