@@ -26,7 +26,9 @@ CHEEKS = (205, 425)  # mesh points in the middle of the subject's right and left
 CHEEK = 0.09  # radius there, in face widths
 HUE = (0.06, 0.25)  # what skin's hue varies by at least, and as a share of its strength
 LIGHT = 0.25  # what the logarithm of its light does
-GLOSS = 3.0  # how much paler gloss is, for each unit by which that logarithm grows
+GLOSS = (
+    0.2  # share of its strength that gloss may lose; white cloth, which loses all of it, is none
+)
 LIMIT = 3.0  # spreads from the cheeks beyond which something does not look like skin
 CLEAN = 0.025  # face widths: what is thinner, such as a strand of hair or a nostril, is closed over
 
@@ -180,7 +182,7 @@ def foreign(image_u8: np.ndarray, region: np.ndarray, landmarks: np.ndarray) -> 
     strength = np.hypot(*center[:2])
     toward = center[:2] / max(strength, 1e-6)
     # Gloss is brighter and paler, deep shade darker and stronger: neither is a cover.
-    paler = strength * np.exp(-GLOSS * np.maximum(light, 0))
+    paler = strength * (1 - np.clip(light, 0, GLOSS))
     stronger = strength * np.exp(np.maximum(-light, 0))
     nearest = np.clip(hue @ toward, paler, stronger)
     off = np.hypot(*np.moveaxis(hue - nearest[..., None] * toward, -1, 0))

@@ -22,9 +22,9 @@ FOLDER = pathlib.Path(__file__).parent
 WIDE = 1600  # px of a picture on the page
 TOGETHER = "side_by_side"  # the picture that is shown alone where a reading has it
 WORDS = {  # names in plain words, and what they are shown in
-    "spot_ratio_right_cheek": ("Pigment spots cover, of the right cheek", "%"),
-    "spot_ratio_left_cheek": ("Pigment spots cover, of the left cheek", "%"),
-    "spot_ratio": ("Pigment spots cover, of both cheeks", "%"),
+    "spot_ratio_right_cheek": ("Share of the right cheek covered by pigment spots", "%"),
+    "spot_ratio_left_cheek": ("Share of the left cheek covered by pigment spots", "%"),
+    "spot_ratio": ("Share of both cheeks covered by pigment spots", "%"),
     "spots": ("Pigment spots found on the face", ""),
     "face_width_px": ("Width of the face in the photograph", "px"),
     "face_width": ("Width of the face in the photograph", "px"),

@@ -97,6 +97,20 @@ def test_spots_redness_and_shade_stay(face, plain):
     assert found.covered < 0.1
 
 
+def test_gloss_stays_and_a_white_mask_does_not(plain):
+    """Gloss adds white light to skin that is still under it; a mask is white alone."""
+    small = drawn.face(SIDE // 4, skin=(120, 75, 50)).astype(np.float32)
+    points = plain.landmarks[:, :2] / 4
+    region = regions.skin_mask(points, *small.shape[:2])
+    place = region & (np.arange(len(small)) > 0.60 * len(small))[:, None]
+    cover = np.where(place[..., None], (235, 238, 240), small).astype(np.uint8)
+    other = portrait.foreign(cover, region, points)
+    assert (other & place).sum() > 0.9 * place.sum()
+    shine = region & (np.arange(len(small)) < 0.42 * len(small))[:, None]
+    glossy = np.clip(small + 60 * shine[..., None], 0, 255).astype(np.uint8)
+    assert portrait.foreign(glossy, region, points).sum() < 0.05 * region.sum()
+
+
 def test_a_users_mask_is_taken_at_its_word(face):
     mine = np.zeros((SIDE, SIDE), bool)
     mine[int(0.2 * SIDE) : int(0.6 * SIDE), int(0.4 * SIDE) : int(0.6 * SIDE)] = True

@@ -73,7 +73,7 @@ def test_blends_by_the_window_of_each_tile():
     network = lambda x: np.full((*x.shape[:3], 1), next(calls), np.float32) + x[..., :1]
     out = tiles.translate(network, image, tile=32, stride=16, batch=1)
     padded = np.pad(image, ((0, 48), (0, 48), (0, 0)), mode="reflect") / 127.5 - 1
-    total, weights = np.zeros((98, 123)), np.zeros((98, 123))
+    total, weights = np.zeros((98, 123)), np.full((98, 123), 1e-20)
     number = 0
     for top in tiles.origins(50, 32, 16):
         for left in tiles.origins(75, 32, 16):
@@ -125,6 +125,11 @@ def test_small_pictures_are_continued():
     image = noise(4, 5) / 127.5 - 1
     np.testing.assert_allclose(seen[0][0, 4:7, :5], image[[2, 1, 0]], atol=1e-6)  # reflected
     np.testing.assert_allclose(seen[0][0, 7:, :5], np.stack([image[0]] * 9), atol=1e-6)  # held
+    seen.clear()
+    image = noise(40, 40)
+    tiles.translate(network, image, tile=16, stride=4, margin=4, batch=1)
+    around = np.pad(image, ((4, 0), (4, 0), (0, 0)), mode="reflect")[:16, :16] / 127.5 - 1
+    np.testing.assert_allclose(seen[0][0], around, atol=1e-6)
 
 
 def test_only_what_is_kept_is_computed():

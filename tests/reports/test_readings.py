@@ -52,12 +52,20 @@ def test_the_page_shows_smaller_pictures():
 @pytest.mark.parametrize(
     "name, value, words",
     [
-        ("spot_ratio_left_cheek", 0.03456, ("Pigment spots cover, of the left cheek", "3.5 %")),
+        (
+            "spot_ratio_left_cheek",
+            0.03456,
+            ("Share of the left cheek covered by pigment spots", "3.5 %"),
+        ),
         ("spots", 143, ("Pigment spots found on the face", "143")),
         ("spots", np.int64(7), ("Pigment spots found on the face", "7")),
         ("ita", np.float32(41.234), ("Skin tone (individual typology angle)", "41.2 degrees")),
         ("some_thing", "left", ("Some thing", "left")),
-        ("spot_ratio", float("nan"), ("Pigment spots cover, of both cheeks", "cannot be told")),
+        (
+            "spot_ratio",
+            float("nan"),
+            ("Share of both cheeks covered by pigment spots", "cannot be told"),
+        ),
     ],
 )
 def test_numbers_in_words(name, value, words):
