@@ -20,6 +20,7 @@ def real():
 def mask():
     result = np.zeros((300, 280), bool)
     result[10:290, 5:275] = True
+    result[100:150, 100:180] = False  # an eye
     return result
 
 
@@ -30,7 +31,7 @@ def test_equal_inside_the_mask_is_equal(real, mask):
 
 def test_levels_and_decibels_by_hand(real, mask):
     made = real.copy()
-    made[50:100, 50:100] += 10  # 2,500 of 75,600 px
+    made[50:100, 50:100] += 10  # 2,500 px of the skin
     made[:5] = 0  # outside
     result = likeness(made, real, mask)
     assert result.mae == pytest.approx(10 * 2500 / mask.sum())

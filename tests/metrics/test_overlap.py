@@ -36,6 +36,11 @@ def test_spots_match_one_to_one():
         2,
         1,
     )
+    assert overlap.match(squares((10, 11)), squares((10, 10), (10, 13), side=2), ALL, 750) == (
+        1,
+        1,
+        2,
+    )
 
 
 def test_matching_is_the_largest_possible():
