@@ -1,6 +1,6 @@
 """UV-photo Net: a color photograph of a face in, the UV photograph with its pigment spots out.
 
-    python launch.py --experiment=uvphoto
+python launch.py --experiment=uvphoto
 """
 
 from dataclasses import replace

@@ -22,8 +22,15 @@ from jaxface.models import stylegan3
 from jaxface.weights import kinds
 from jaxface.weights.unpickle import shown
 
-KEPT = ("params/discriminator", "ema/params", "ema/stats")  # what a transfer needs
-
+KEPT = (
+    "params/discriminator",
+    "ema/params",
+    "ema/stats",
+)  # what a transfer of a style generator needs
+KEPT_TRANSLATOR = (
+    "params/generator",
+    "model_state/generator",
+)  # the same, without averaged networks
 
 PLACES = ("data_dir", "build_dir", "manifest", "normals_dir", "init_from")  # fields that hold paths
 
@@ -87,33 +94,32 @@ def _known(meta: dict) -> dict:
 
 
 def _has_networks(tree: dict) -> bool:
-    """Whether the parts that a run starts from are there, and whatever is there is a network."""
+    """Whether there is a style generator with its discriminator, or a translator of pictures."""
     part = lambda key, inner: tree[key].get(inner) if isinstance(tree.get(key), dict) else None
-    needed = (part("params", "discriminator"), part("ema", "params"), part("ema", "stats"))
-    optional = (part("params", "generator"), part("model_state", "generator"))
-    return all(isinstance(p, dict) for p in needed) and all(
-        p is None or isinstance(p, dict) for p in optional
-    )
+    averaged = (part("params", "discriminator"), part("ema", "params"), part("ema", "stats"))
+    generator, stats = part("params", "generator"), part("model_state", "generator")
+    if not all(p is None or isinstance(p, dict) for p in (generator, stats)):
+        return False
+    return all(isinstance(p, dict) for p in averaged) or (bool(generator) and not tree.get("ema"))
 
 
 def _mapped(tree: dict) -> tuple[dict[str, int], list[str]]:
     """How many arrays each network gets, and the names of those that no network gets."""
     count = lambda part: len(flax.traverse_util.flatten_dict(part))
-    mapped = {
-        "generator": count(tree["params"].get("generator", {})),
-        "discriminator": count(tree["params"]["discriminator"]),
-        "averaged generator": count(tree["ema"]["params"]) + count(tree["ema"]["stats"]),
-    }
-    if isinstance(tree.get("model_state"), dict) and "generator" in tree["model_state"]:
-        mapped["generator"] += count(tree["model_state"]["generator"])
-    used = {"params": {"generator", "discriminator"}, "ema": {"params", "stats"}}
-    used["model_state"] = {"generator"}
-    left = []
-    for key, part in tree.items():
-        if key in used and isinstance(part, dict):
-            left += [f"{key}/{inner}" for inner in part if inner not in used[key]]
+    kept = tree.get("model_state") if isinstance(tree.get("model_state"), dict) else {}
+    mapped, left = {}, []
+    for name, part in tree["params"].items():
+        if isinstance(part, dict):
+            stats = kept.get(name)
+            mapped[name] = count(part) + (count(stats) if isinstance(stats, dict) else 0)
         else:
-            left.append(key)
+            left.append(f"params/{name}")
+    left += [f"model_state/{name}" for name in kept if name not in mapped]
+    averaged = tree.get("ema") or {}
+    if averaged:
+        mapped["averaged generator"] = count(averaged["params"]) + count(averaged["stats"])
+        left += [f"ema/{name}" for name in averaged if name not in ("params", "stats")]
+    left += [key for key in tree if key not in ("params", "model_state", "ema")]
     return mapped, left
 
 
@@ -217,13 +223,13 @@ def _nested(flat: dict[str, np.ndarray]) -> dict:
 
 
 def pack(workdir: str, file: str) -> int:
-    """Writes averaged generator and discriminator of a run as float16. Returns the size in bytes."""
+    """Writes the networks of a run that another can start from, as float16. Returns the size in bytes."""
     tree, meta = Checkpoints(pathlib.Path(workdir), log=print).load(pathlib.Path(workdir))
     flat = flax.traverse_util.flatten_dict(tree, sep="/")
     arrays = {
         name: value.astype(np.float16) if value.dtype == np.float32 and value.ndim > 1 else value
         for name, value in flat.items()
-        if name.startswith(KEPT)
+        if name.startswith(KEPT if "ema" in tree and tree["ema"] else KEPT_TRANSLATOR)
     }
     # A pack is passed on: where things lay on the machine that made it is nobody's business.
     run, config = meta.get("run") or {}, meta.get("config") or {}

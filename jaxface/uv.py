@@ -161,9 +161,13 @@ class Photographs:
         except NobodyError:
             return None
 
-    def open(self) -> dict:
-        """Reads what is needed before anything is compiled; nothing of it stays on the device."""
-        self.known  # noqa: B018 (its errors must come now)
+    def open(self, phones: bool = False) -> dict:
+        """Reads what is needed before anything is compiled; nothing of it stays on the device.
+
+        Raises:
+          UserError: no pairs to train on, or (asked for `phones`) nothing but pairs.
+        """
+        _ = self.known, self.unpaired if phones else None
         return {}
 
     @functools.cached_property

@@ -1,9 +1,11 @@
 """What lies in the phantom's skin: pigment spots, red spots and pores, at known places.
 
-Light that enters skin is absorbed by melanin and by hemoglobin, whose optical densities add up; the two
-differ in color, and in ultraviolet light melanin absorbs several times as much while hemoglobin hardly
-shows (Anderson & Parrish 1981, J. Invest. Dermatol. 77). The densities below keep these signs and
-orders; they are chosen, not measured.
+Light that enters skin is absorbed by melanin, the more the shorter its wavelength, and by hemoglobin,
+which takes green most and red hardly; in ultraviolet light melanin absorbs several times as much and
+hemoglobin hardly shows (Anderson & Parrish 1981, J. Invest. Dermatol. 77). The ratios below follow that;
+how strong and how many the marks are is chosen, by two rules and before any network was trained: a spot
+detector on the color photograph alone must stay under r = 0.7, because red spots darken it too, and a
+linear mix of the three colors must show that the pigment is still in there.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ from jaxface.phantom.render import Sight
 
 MELANIN, HEMOGLOBIN = 0, 1
 # Optical density (natural) in red, green, blue and ultraviolet of a mark of density 1.
-ABSORBS = np.float32([[0.05, 0.10, 0.17, 1.0], [0.03, 0.18, 0.14, 0.06]])
+ABSORBS = np.float32([[0.155, 0.25, 0.42, 1.0], [0.006, 0.34, 0.18, 0.05]])
 PORES = np.float32([1.0, 1.0, 1.0, 0.5])  # of the skin's relief: gray, and less in even UV light
 _EYES_APART = 0.616  # between the eyes' centers on the undeformed mesh
 _NOISE = 1024
@@ -61,17 +63,17 @@ def _skin() -> tuple[np.ndarray, np.ndarray]:
 def draw_marks(subject: Subject) -> Marks:
     """Draws a person's marks: how many and how strong varies much more between people than within.
 
-    The numbers of pigment and of red spots are independent lognormals (medians 130 and 150 on the whole
+    The numbers of pigment and of red spots are independent lognormals (medians 130 and 375 on the whole
     face), so that what darkens a color photograph says little of what a UV photograph shows. Pigment
     spots are a little more frequent with age. A few are moles, which everybody sees.
     """
     rng = np.random.default_rng([subject.seed, 6])
     pigment = rng.poisson(130 * np.exp(0.85 * rng.normal() + 0.8 * (subject.age - 0.38)))
-    red = rng.poisson(150 * np.exp(0.85 * rng.normal()))
+    red = rng.poisson(375 * np.exp(0.85 * rng.normal()))
     moles = rng.poisson(3)
     kind = np.repeat([MELANIN, HEMOGLOBIN, MELANIN], [pigment, red, moles])
     total = len(kind)
-    strength = [0.50 * np.exp(0.20 * rng.normal()), 0.55 * np.exp(0.25 * rng.normal()), 2.5]
+    strength = [0.50 * np.exp(0.20 * rng.normal()), 0.88 * np.exp(0.25 * rng.normal()), 2.5]
     density = np.repeat(strength, [pigment, red, moles]) * np.exp(0.40 * rng.normal(size=total))
     radius = 0.0058 * np.exp(0.32 * rng.normal(size=total))
     chosen, chance = _skin()

@@ -51,7 +51,7 @@ def device_view(seed: int) -> View:
         lights=(((0.75, 0.25, 0.7), light), ((-0.75, 0.25, 0.7), light)),
         ambient=(0.40, 0.40, 0.40),
         background=(0.02, 0.02, 0.02),
-        noise=1.2,
+        noise=0.5,
         seed=seed,
     )
 

@@ -164,6 +164,10 @@ def build(config: Config, start=None) -> System:
     check(config)
     G, D = networks(config)
     transfer = start is not None
+    if transfer and not start.get("ema"):
+        raise UserError(
+            "--init_from: these networks translate pictures; give those of a style generator."
+        )
     ema_images = 1000 * (config.ema_kimg or config.batch * 10 / 32)
     augment_images = 1000 * (config.augment_kimg or (100 if transfer else 500))
     blur_images = 1000 * (config.blur_kimg or config.batch * 200 / 32)
