@@ -1,0 +1,73 @@
+"""UV-photo Net v2: the same for phone photographs, learned from pairs and from phones without a partner.
+
+python launch.py --experiment=uvphoto_v2
+"""
+
+from dataclasses import replace
+
+from jaxface.data import phantom_uvphoto, uvphoto  # noqa: F401  (config.data names one of them)
+from jaxface.systems import uvphoto_v2 as system
+
+build = system.build
+
+paper = system.Config(
+    data="uvphoto",
+    patch=256,
+    batch=8,
+    kpatches=256.0,
+    save_every=1000,
+    sample_every=1000,
+    eval_every=4000,
+    log_every=50,
+)
+
+demo = replace(
+    paper,
+    data="phantom_uvphoto",
+    init_from="uvphoto_base_256",
+    patch=128,
+    stride=64,
+    levels=5,
+    ngf=16,
+    dropout=False,
+    inverse_ngf=8,
+    inverse_blocks=6,
+    ndf=16,
+    learning_rate=5e-4,
+    batch=8,
+    kpatches=4.0,
+    tile_stride=64,
+    log_every=20,
+    sample_every=125,
+    eval_every=125,
+    save_every=125,
+)
+
+tiny = replace(
+    demo,
+    init_from="",
+    num_subjects=12,
+    side=256,
+    patch=64,
+    stride=32,
+    tile_stride=32,
+    margin=8,
+    levels=3,
+    ngf=4,
+    inverse_ngf=2,
+    ndf=2,
+    pool=8,
+    kpatches=0.024,
+    log_every=1,
+    sample_every=2,
+    eval_every=0,
+    save_every=1,
+)
+
+# Printed when a run of this scale is complete.
+NEXT = {
+    "demo": "Next: the same on phone photographs of your own: python launch.py --mode=sample "
+    "--workdir={workdir} --input=FILE_OR_FOLDER, or a training on your own (README, section UV-photo Net)."
+}
+
+SCALES = {"demo": demo, "paper": paper, "tiny": tiny}

@@ -1,0 +1,312 @@
+"""UV-photo Net v2: pairs of the device and phone photographs without a partner, learned together.
+
+Announced in the report of KAKENHI 20K12058: paired device data train as in pix2pix (Isola et al. 2017,
+arXiv 1611.07004), unpaired phone photographs as in CycleGAN (Zhu et al. 2017, arXiv 1703.10593), jointly.
+How the two are joined is not published. Here they share the generator G from color to UV; an inverse F
+makes color photographs of the device's or of a phone's kind, as a flag says:
+
+  pairs (x, y)    BCE of D(x, G(x)) + lambda_l1 (|G(x) - y| + |F(y, device) - x|)
+  phones x'       least squares of D_uv(G(x')) + lambda_cycle |F(G(x') + noise, phone) - x'|
+  pairs again     least squares of D_rgb(F(y, phone)) + lambda_cycle |G(F(y, phone)) - y|
+
+weighted with 1, `unpaired` and `unpaired`. D_uv learns from real UV photographs, D_rgb from phone ones.
+
+The noise keeps G from hiding x' in G(x') for F to find (Chu et al. 2017, arXiv 1712.02950).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxface import losses, uv
+from jaxface.errors import UserError
+from jaxface.models.alexnet_d import AlexNetD
+from jaxface.models.patchgan import PatchGAN
+from jaxface.models.translator import Translator
+from jaxface.models.unet import UNet
+from jaxface.ops import pool
+from jaxface.ops.camera import other_camera
+from jaxface.ops.warp import vary
+from jaxface.parallel import gather, pmean
+from jaxface.schedules import constant_then_linear
+from jaxface.system import Export, System, TrainState
+from jaxface.updates import count_skips, no_skips, update
+
+GENERATORS = ("generator", "inverse")
+DISCRIMINATORS = ("discriminator", "discriminator_uv", "discriminator_rgb")
+DEVICE, PHONE = -1.0, 1.0  # the flag, as a channel
+
+
+@dataclasses.dataclass
+class Config(uv.PhotoConfig):
+    """One run. Sources: P2P and CG = the published settings of pix2pix and CycleGAN, ours = chosen here."""
+
+    # Networks
+    ngf: int = 64  # of G, a U-Net (P2P)
+    dropout: bool = True  # in the three blocks of G around the innermost (P2P)
+    inverse_ngf: int = 64  # of F, a residual translator (CG)
+    inverse_blocks: int = 9  # CG: 9 at 256 px, 6 at 128 px
+    ndf: int = 64  # of all discriminators (P2P, CG)
+    # Optimisation
+    lambda_l1: float = 100.0  # P2P
+    lambda_cycle: float = 10.0  # CG
+    unpaired: float = 1.0  # weight of all that phones take part in (ours)
+    noise: float = 0.02  # standard deviation added to G(x') before F, in [-1, 1] (ours)
+    camera: float = 0.5  # chance that a device photograph is seen as by another camera (ours)
+    pool: int = 50  # earlier results kept for the unconditional discriminators (CG)
+    learning_rate: float = 2e-4  # P2P and CG, Adam with b1 = 0.5, b2 = 0.999
+    constant: float = 0.5  # share of the training before the rate falls to 0 (P2P and CG)
+
+
+def networks(config: Config) -> dict:
+    """The five modules that a config describes."""
+    dtype = jnp.bfloat16 if config.precision == "bfloat16" else None
+    return {
+        "generator": UNet(1, config.levels, config.ngf, "batch", config.dropout, dtype),
+        "inverse": Translator(3, config.inverse_blocks, config.inverse_ngf, dtype=dtype),
+        "discriminator": AlexNetD(config.ndf, "batch", 16 * config.ndf, dtype=dtype),
+        "discriminator_uv": PatchGAN(ndf=config.ndf, norm="instance", dtype=dtype),
+        "discriminator_rgb": PatchGAN(ndf=config.ndf, norm="instance", dtype=dtype),
+    }
+
+
+def check(config: Config) -> None:
+    """Raises UserError for settings that cannot train, before anything is read or computed."""
+    uv.check(config)
+    if config.patch % 2**config.levels or config.patch % 16:
+        raise UserError(
+            f"config.patch={config.patch} cannot be halved config.levels={config.levels} times: use a "
+            f"multiple of {max(16, 2**config.levels)}."
+        )
+    if config.pool < config.batch:
+        raise UserError(
+            f"config.pool={config.pool} is smaller than config.batch={config.batch}: use {config.batch} "
+            "or more."
+        )
+
+
+def build(config: Config, start=None) -> System:
+    """The method as pure functions of a state, closed over `config`. Opens data only when asked.
+
+    Args:
+      start: what config.init_from names, read: {"params": {"generator", ...}, "model_state": {...}}.
+        If it is a v1, it is measured beside the result on the same people.
+    """
+    check(config)
+    nets = networks(config)
+    half = round(config.constant * config.num_steps)
+    rate = constant_then_linear(config.learning_rate, max(half, 1), config.num_steps - half)
+    tx = optax.adam(rate, b1=0.5, b2=0.999)
+    photographs = uv.Photographs(config)
+    v1 = start if start and "inverse" not in start["params"] else None
+
+    # ---- one training step ------------------------------------------------------------------
+
+    def init(key):
+        color = jnp.zeros([2, config.patch, config.patch, 3])
+        gray = color[..., :1]
+        shown = {
+            "generator": color,
+            "inverse": color[..., :2],  # UV and the flag
+            "discriminator": jnp.concatenate([color, gray], -1),
+            "discriminator_uv": gray,
+            "discriminator_rgb": color,
+        }
+        keys = dict(zip(nets, jax.random.split(key, len(nets))))
+        made = {name: nets[name].init(keys[name], shown[name]) for name in nets}
+        params = {name: variables["params"] for name, variables in made.items()}
+        return TrainState(
+            step=jnp.zeros([], jnp.int32),
+            params=params,
+            opt_state={name: tx.init(tree) for name, tree in params.items()},
+            model_state={name: tree.get("batch_stats", {}) for name, tree in made.items()},
+            ema={},
+            control={
+                "photographs": uv.no_facts(),
+                "pool_uv": pool.empty(config.pool, config.patch, 1),
+                "pool_rgb": pool.empty(config.pool, config.patch, 3),
+                "skipped": no_skips(*nets),
+            },
+        )
+
+    def train_step(state, batch, key, *, axis=None):
+        key = jax.random.fold_in(key, state.step)
+        key_pair, key_phone, key_camera, key_noise, key_drop, key_uv, key_rgb = jax.random.split(
+            key, 7
+        )
+        example, rows = batch["example"], len(batch["example"])
+        each = lambda key: jax.vmap(lambda e: jax.random.fold_in(key, e))(example)
+        pair = uv.scaled(jnp.concatenate([batch["color"], batch["uv"]], -1))
+        pair = vary(pair, each(key_pair), config.patch, config.warp)
+        phone = vary(uv.scaled(batch["phone"]), each(key_phone), config.patch, config.warp)
+        device, real = pair[..., :3], pair[..., 3:]
+        seen = other_camera(device, each(key_camera), config.camera)
+        noise = jax.vmap(lambda k: jax.random.normal(k, real.shape[1:], real.dtype))(
+            each(key_noise)
+        )
+
+        def run(name, params, stats, x):
+            """A network in training mode; how its statistics moved goes to `stats`."""
+            number = jnp.tile(example, len(x) // rows)
+            extra = {} if isinstance(nets[name], PatchGAN) else {"example": number}
+            y, moved = nets[name].apply(
+                {"params": params[name], "batch_stats": stats[name]},
+                x,
+                train=True,
+                axis=axis,
+                mutable=["batch_stats"],
+                rngs={"dropout": key_drop},
+                **extra,
+            )
+            return y, stats | {name: moved.get("batch_stats", {})}
+
+        def generator_loss(params):
+            judges, stats = state.params, state.model_state
+            both, stats = run("generator", params, stats, jnp.concatenate([seen, phone]))
+            fake, fake_phone = jnp.split(both, 2)
+            sources = jnp.concatenate([real, real, fake_phone + config.noise * noise])
+            kinds = jnp.repeat(jnp.asarray([DEVICE, PHONE, PHONE], real.dtype), rows)
+            flag = jnp.broadcast_to(kinds[:, None, None, None], sources.shape)
+            back, stats = run("inverse", params, stats, jnp.concatenate([sources, flag], -1))
+            back_device, made_phone, back_phone = jnp.split(back, 3)
+            again, stats = run("generator", params, stats, made_phone)
+            on_pair, _ = run("discriminator", judges, stats, jnp.concatenate([seen, fake], -1))
+            on_uv, _ = run("discriminator_uv", judges, stats, fake_phone)
+            on_rgb, _ = run("discriminator_rgb", judges, stats, made_phone)
+            terms = {
+                "generator": losses.generator_nonsaturating(on_pair).mean(),
+                "l1": losses.l1(fake, real).mean(),
+                "l1_inverse": losses.l1(back_device, device).mean(),
+                "generator_uv": losses.least_squares_real(on_uv).mean(),
+                "generator_rgb": losses.least_squares_real(on_rgb).mean(),
+                "cycle_phone": losses.l1(back_phone, phone).mean(),
+                "cycle_uv": losses.l1(again, real).mean(),
+            }
+            unpaired = terms["generator_uv"] + terms["generator_rgb"]
+            unpaired += config.lambda_cycle * (terms["cycle_phone"] + terms["cycle_uv"])
+            paired = terms["generator"] + config.lambda_l1 * (terms["l1"] + terms["l1_inverse"])
+            return paired + config.unpaired * unpaired, (terms, stats, fake, fake_phone, made_phone)
+
+        def discriminator_loss(params, stats):
+            """All three at once: what one is told does not depend on the others."""
+
+            def judge(name, fake, real, of_fake, of_real):
+                nonlocal stats
+                on_fake, stats = run(name, params, stats, fake)
+                on_real, stats = run(name, params, stats, real)
+                return (of_fake(on_fake).mean() + of_real(on_real).mean()) / 2
+
+            logistic = (losses.discriminator_logistic_fake, losses.discriminator_logistic_real)
+            squares = (losses.least_squares_fake, losses.least_squares_real)
+            beside = lambda image: jnp.concatenate([seen, image], -1)
+            told = {
+                "discriminator": judge("discriminator", beside(fake), beside(real), *logistic),
+                "discriminator_uv": judge("discriminator_uv", shown_uv, real, *squares),
+                "discriminator_rgb": judge("discriminator_rgb", shown_rgb, phone, *squares),
+            }
+            return sum(told.values()), (told, stats)
+
+        # Generators first, then the discriminators on what was made before (CycleGAN's order).
+        generators = {name: state.params[name] for name in GENERATORS}
+        (loss, (terms, stats, fake, fake_phone, made_phone)), grads = jax.value_and_grad(
+            generator_loss, has_aux=True
+        )(generators)
+        stats = {name: stats[name] for name in nets}
+        fake, fake_phone, made_phone = jax.lax.stop_gradient((fake, fake_phone, made_phone))
+        shown_uv, pool_uv = exchanged(state.control["pool_uv"], fake_phone, key_uv, axis)
+        shown_rgb, pool_rgb = exchanged(state.control["pool_rgb"], made_phone, key_rgb, axis)
+        discriminators = {name: state.params[name] for name in DISCRIMINATORS}
+        (_, (told, stats)), grads_d = jax.value_and_grad(discriminator_loss, has_aux=True)(
+            discriminators, stats
+        )
+        loss, terms, told, grads, grads_d = pmean((loss, terms, told, grads, grads_d), axis)
+
+        params, opt_state, now = {}, {}, {}
+        for name in nets:
+            gradient = (grads | grads_d)[name]
+            params[name], opt_state[name], now[name] = update(
+                tx, told.get(name, loss), gradient, state.params[name], state.opt_state[name]
+            )
+        skipped = count_skips(state.control["skipped"], now)
+        metrics = {f"loss/{name}": value for name, value in (terms | told).items()}
+        metrics |= {f"gradient/{n}": optax.tree.norm(g) for n, g in (grads | grads_d).items()}
+        metrics |= {f"skipped/{name}": value for name, value in skipped.items()}
+        metrics["rate"] = jnp.asarray(rate(state.step), jnp.float32)
+        state = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            model_state=stats,
+            ema={},
+            control={
+                "photographs": uv.facts(batch),
+                "pool_uv": pool_uv,
+                "pool_rgb": pool_rgb,
+                "skipped": skipped,
+            },
+        )
+        return state, metrics
+
+    # ---- data, pictures, judgement ----------------------------------------------------------
+
+    @jax.jit
+    def infer(variables, patches):
+        return nets["generator"].apply(variables, patches)
+
+    def translator(params, stats):
+        variables = {"params": params["generator"], "batch_stats": stats["generator"]}
+        return lambda patches: infer(variables, patches)
+
+    def ours(state):
+        return translator(state.params, state.model_state)
+
+    def batches(start, process_index=0, process_count=1):
+        return photographs.pairs_and_phones(start, process_index, process_count)
+
+    def evaluate(state, key):
+        rivals = {"v1": translator(v1["params"], v1["model_state"])} if v1 else {}
+        return photographs.judge(state, ours(state), rivals)
+
+    def progress(state, key):
+        return photographs.follow(state, ours(state))
+
+    def sample(state, key, number, label=""):
+        return photographs.sample(ours(state), number)
+
+    def readings(state, path):
+        return photographs.readings(state, ours(state), path)
+
+    def export(state):
+        takes = {"color": (config.patch, config.patch, 3)}
+        variables = {"params": state.params, "model_state": state.model_state}
+        return Export(variables, {"generator": (ours(state), takes)})
+
+    def start_from(state):
+        """`state` with the networks of `start`; UserError lists every name and shape that differs."""
+        return uv.begin_with(state, start)
+
+    return System(
+        init=init,
+        train_step=train_step,
+        batches=batches,
+        evals={"spots": evaluate},
+        monitors={"spots": progress},
+        sample=sample,
+        readings=readings,
+        export=export,
+        resident=lambda: photographs.open(phones=True),
+        preview=photographs.preview,
+        start_from=start_from if start else None,
+    )
+
+
+def exchanged(held: dict, images, key, axis):
+    """`pool.exchange` of the whole batch, the same on every device; each gets its own rows back."""
+    everyone = gather(images, axis)
+    shown, held = pool.exchange(held, everyone, key)
+    if axis is not None:
+        first = jax.lax.axis_index(axis) * len(images)
+        shown = jax.lax.dynamic_slice_in_dim(shown, first, len(images))
+    return shown, held
