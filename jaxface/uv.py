@@ -35,6 +35,7 @@ TONES = {
     "medium": (10, 41),
     "dark": (-90, 10),
 }  # ITA, degrees (Del Bino 2013, merged)
+DETAIL = 16  # px a side of the blocks whose mean `losses.detail` takes out
 FOLLOWED = 12  # held-out people that training is followed on
 GUARD = 0.01  # face widths around a real spot in which a found one is not called invented
 WIDTH = 1600  # px of the picture for the patient
@@ -87,8 +88,10 @@ def check(config: PhotoConfig) -> None:
     check_choice(config, "compile", ("jit", "pmap"))
     check_choice(config, "precision", ("float32", "bfloat16"))
     check_choice(config, "accumulate", (1,))  # batches of patches are small
-    if config.patch % 2 or config.patch < 64:
-        raise UserError(f"config.patch={config.patch}: patches have an even side from 64 px.")
+    if config.patch % DETAIL or config.patch < 64:
+        raise UserError(
+            f"config.patch={config.patch}: patches have a side of 64 px or more, a multiple of {DETAIL}."
+        )
     if not 0 < config.coverage <= 1:
         raise UserError(f"config.coverage={config.coverage}: a share of skin over 0 and up to 1.")
     if not 0 < config.tile_stride <= config.patch - 2 * config.margin:

@@ -3,7 +3,7 @@
 python tests/topologies.py OUT.npz DEVICES SYSTEM:MODE,...                     (one process)
 python tests/topologies.py OUT.npz DEVICES SYSTEM:MODE,... HOST:PORT PROCESS   (one of two)
 
-SYSTEM is conv_net or cleftgan, MODE jit or pmap. All in float64, so that what remains of a difference
+SYSTEM is one of SYSTEMS below, MODE jit or pmap. All in float64, so that what remains of a difference
 is a mistake and not the order of a sum.
 """
 
@@ -120,7 +120,83 @@ def cleftgan():
     return init, system.train_step, resident, lambda index: {}
 
 
-SYSTEMS = {"conv_net": conv_net, "cleftgan": cleftgan}
+def drawn(system, rng, spread: float):
+    """init() of a state of float64 that is drawn, not compiled: any state will do for a comparison."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    def init(key):
+        shapes = jax.eval_shape(system.init, key)
+        wide = lambda x: np.float64 if x.dtype == jnp.float32 else x.dtype
+        fill = lambda value, tree: jax.tree.map(lambda x: np.full(x.shape, value, wide(x)), tree)
+        return shapes.replace(
+            step=np.int32(0),
+            params=jax.tree.map(lambda x: rng.normal(0, spread, x.shape), shapes.params),
+            opt_state=fill(0, shapes.opt_state),
+            model_state=fill(1, shapes.model_state),
+            control=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes.control),
+        )
+
+    return init
+
+
+# A patch of 64 px that is halved six times: the one block that then has dropout is there.
+PATCHES = dict(batch=BATCH, patch=64, levels=6, ngf=2, ndf=2, dropout=True, warp=0.5)
+FACTS = {"face_width": 150.0, "spot_threshold": 4.0}
+
+
+def windows(rng, **channels) -> dict:
+    """40 windows of random 8-bit levels for each name."""
+    import numpy as np
+
+    from jaxface.ops.warp import window_for
+
+    side = window_for(PATCHES["patch"])
+    draw = lambda count: rng.integers(0, 256, (40, side, side, count)).astype(np.float64)
+    return {name: draw(count) for name, count in channels.items()}
+
+
+def facts(index) -> dict:
+    """What a batch of photographs says in each of its rows."""
+    import numpy as np
+
+    return {name: np.full(len(index), value) for name, value in FACTS.items()}
+
+
+def uvphoto():
+    """The real step: batch statistics and dropout in both networks, patches turned and scaled."""
+    import numpy as np
+
+    from experiments import uvphoto as experiment
+    from jaxface.systems import uvphoto
+
+    system = uvphoto.build(dataclasses.replace(experiment.tiny, **PATCHES))
+    rng = np.random.default_rng(0)
+    resident = windows(rng, color=3, uv=1)
+    return drawn(system, rng, 0.2), system.train_step, resident, facts
+
+
+def uvphoto_v2():
+    """The real step: five networks, other cameras, and pools that fill and then exchange."""
+    import numpy as np
+
+    from experiments import uvphoto_v2 as experiment
+    from jaxface.systems import uvphoto_v2
+
+    smaller = {"inverse_ngf": 2, "inverse_blocks": 1, "pool": BATCH}
+    system = uvphoto_v2.build(dataclasses.replace(experiment.tiny, **PATCHES | smaller))
+    rng = np.random.default_rng(0)
+    resident = windows(rng, color=3, uv=1, phone=3)
+    return drawn(system, rng, 0.2), system.train_step, resident, facts
+
+
+SYSTEMS = {
+    "conv_net": conv_net,
+    "cleftgan": cleftgan,
+    "uvphoto": uvphoto,
+    "uvphoto_v2": uvphoto_v2,
+}
 
 
 def main(preemption) -> None:

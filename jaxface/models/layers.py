@@ -20,6 +20,13 @@ from jaxface.errors import UserError
 EPSILON = 1e-5  # added to variances; PyTorch's default, which all these networks keep
 NORMS = ("batch", "instance")
 normal_init = nn.initializers.normal(0.02)  # of translation networks: 1611.07004, appendix 6.2
+INITS = {  # by the names of the authors' options; He et al. 2015 (arXiv 1502.01852), equation 10
+    "normal": (normal_init, normal_init),
+    "kaiming": (
+        nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
+        nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=-1, out_axis=-2),
+    ),
+}  # of a convolution, of a transposed one
 
 
 def _around_one(key, shape, dtype=jnp.float32):
@@ -153,11 +160,12 @@ class Double(nn.Module):
     size: int  # of the kernel
     use_bias: bool = True
     dtype: Any = None
+    kernel_init: nn.initializers.Initializer = normal_init
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.size, self.size, self.features, x.shape[-1])
-        kernel = self.param("kernel", normal_init, shape)
+        kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, shape[2:3]) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = _double(x, kernel)

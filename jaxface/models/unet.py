@@ -31,6 +31,7 @@ class UNet(nn.Module):
     norm: str = "batch"  # or "instance"
     use_dropout: bool = False
     dtype: Any = None  # of the convolutions; None is that of input and parameters
+    init_type: str = "normal"  # or "kaiming": what is fine reaches the result from the first step
 
     @nn.compact
     def __call__(
@@ -54,6 +55,7 @@ class UNet(nn.Module):
         def normalize(x, name):
             return layers.normalize(self.norm, x, train, axis, name=f"{name}_norm")
 
+        init, init_up = layers.INITS[self.init_type]
         widths = [self.ngf * min(2**level, 8) for level in range(self.levels)]
         skips = []
         for level, width in enumerate(widths):
@@ -67,7 +69,7 @@ class UNet(nn.Module):
                 2,
                 1,
                 use_bias=use_bias,
-                kernel_init=layers.normal_init,
+                kernel_init=init,
                 dtype=self.dtype,
                 name=name,
             )(x)
@@ -76,7 +78,7 @@ class UNet(nn.Module):
         for level in reversed(range(self.levels)):
             name = f"up{level + 1}"
             width = widths[level - 1] if level else self.output_nc
-            up = layers.Double(width, 4, use_bias or level == 0, self.dtype, name=name)
+            up = layers.Double(width, 4, use_bias or level == 0, self.dtype, init_up, name=name)
             x = up(nn.relu(x))
             if level:
                 x = normalize(x, name)

@@ -143,3 +143,32 @@ def test_missing_and_unknown_options_are_named(name):
     if name != "ndf":
         with pytest.raises(UserError, match=f"{name}='other'.*known: "):
             patchgan.from_kwargs({**KWARGS, name: "other"})
+
+
+def test_dropout_rate_and_scale():
+    drop = layers.Dropout(0.3)
+    x = jnp.ones([8, 50, 50])
+    y = np.asarray(drop.apply({}, x, True, rngs={"dropout": jax.random.key(0)}))
+    assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.7)}
+    np.testing.assert_allclose((y == 0).mean((1, 2)), 0.3, atol=0.04)  # 4 standard deviations
+    assert abs((y == 0).mean() - 0.3) < 0.013
+    for one, two in zip(y, y[1:]):  # each example its own
+        assert abs(((one == 0) == (two == 0)).mean() - (0.49 + 0.09)) < 0.05
+
+
+def test_dropout_goes_by_the_number_of_the_example():
+    drop = layers.Dropout(0.5)
+    x = jax.random.normal(jax.random.key(1), [8, 30])
+    run = lambda x, example: drop.apply({}, x, True, example, rngs={"dropout": jax.random.key(0)})
+    whole = run(x, None)
+    np.testing.assert_array_equal(run(x, jnp.arange(8)), whole)
+    for rows in ([0, 1, 2, 3], [4, 5, 6, 7], [6], [5, 2]):
+        rows = np.array(rows)
+        np.testing.assert_array_equal(run(x[rows], rows), whole[rows])
+    assert np.any(run(x, jnp.arange(8, 16)) != whole)
+
+
+def test_dropout_is_off_in_use_and_at_rate_0():
+    x = jax.random.normal(jax.random.key(1), [2, 5])
+    np.testing.assert_array_equal(layers.Dropout(0.9).apply({}, x, False), x)
+    np.testing.assert_array_equal(layers.Dropout(0.0).apply({}, x, True), x)
