@@ -101,6 +101,6 @@ def _quantised(plane, table):
     dct = jnp.asarray(dct, plane.dtype)
     height, width = plane.shape
     blocks = plane.reshape(height // 8, 8, width // 8, 8)
-    table = jnp.maximum(jnp.round(table), 1)[None, :, None, :]
+    table = jnp.maximum(jnp.floor(table + 0.5), 1)[None, :, None, :]
     waves = jnp.round(jnp.einsum("ui,aibj,vj->aubv", dct, blocks, dct) / table) * table
     return jnp.einsum("ui,aubv,vj->aibj", dct, waves, dct).reshape(height, width)
