@@ -63,9 +63,23 @@ class PhotoConfig(RunConfig):
     kpatches: float = (
         256.0  # thousand patches shown: 200 epochs of 160 people, 8 patches each (ours)
     )
-    # Networks
-    levels: int = 8  # times the network that makes UV patches halves one (pix2pix: 8 at 256 px)
+    # Networks; G makes UV patches, P2P = the published settings of pix2pix
+    levels: int = 8  # times G halves a patch (P2P: 8 at 256 px)
+    ngf: int = 64  # filters of G's outermost level (P2P)
+    norm: str = (
+        "batch"  # of G and of the discriminator of pairs (P2P); "instance" for batches of one
+    )
+    init_type: str = "normal"  # of G (P2P); "kaiming" carries fine detail sooner
+    dropout: bool = True  # in the three blocks of G around the innermost (P2P)
+    ndf: int = 64  # filters of a discriminator's first layer (P2P)
     precision: str = "float32"  # "bfloat16": convolutions of all networks
+    # Optimisation
+    lambda_l1: float = 100.0  # P2P
+    lambda_detail: float = 0.0  # squares of what is finer than DETAIL px (ours; 0 is plain pix2pix)
+    learning_rate: float = 2e-4  # P2P, Adam with b1 = 0.5, b2 = 0.999
+    constant: float = (
+        0.5  # share of the training before the rate falls to 0 (P2P: 100 of 200 epochs)
+    )
     # Whole photographs
     tile_stride: int = 64  # px between the tiles of a translated photograph
     margin: int = 16  # px along a tile's border that are not used
@@ -88,6 +102,15 @@ def check(config: PhotoConfig) -> None:
     check_choice(config, "compile", ("jit", "pmap"))
     check_choice(config, "precision", ("float32", "bfloat16"))
     check_choice(config, "accumulate", (1,))  # batches of patches are small
+    check_choice(config, "norm", ("batch", "instance"))
+    check_choice(config, "init_type", ("normal", "kaiming"))
+    if config.norm == "batch" and config.batch == 1:
+        raise UserError("config.batch=1 has no batch statistics: use config.norm=instance.")
+    if config.patch % 2**config.levels:
+        raise UserError(
+            f"config.patch={config.patch} cannot be halved config.levels={config.levels} times: use a "
+            f"multiple of {2**config.levels}."
+        )
     if config.patch % DETAIL or config.patch < 64:
         raise UserError(
             f"config.patch={config.patch}: patches have a side of 64 px or more, a multiple of {DETAIL}."

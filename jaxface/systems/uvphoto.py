@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxface import losses, uv
-from jaxface.errors import UserError
 from jaxface.models.alexnet_d import AlexNetD
 from jaxface.models.patchgan import PatchGAN
 from jaxface.models.unet import UNet
@@ -27,22 +26,9 @@ from jaxface.updates import count_skips, no_skips, update
 
 @dataclasses.dataclass
 class Config(uv.PhotoConfig):
-    """One run. Sources: P2P = the published settings of pix2pix, ours = chosen here."""
+    """One run; most of its fields are `uv.PhotoConfig`'s."""
 
-    # Networks
-    ngf: int = 64  # P2P
-    norm: str = "batch"  # P2P; "instance" for batches of one
-    init_type: str = "normal"  # of the generator (P2P); "kaiming" carries fine detail sooner
-    dropout: bool = True  # in the three blocks around the innermost (P2P)
-    discriminator: str = "alexnet"  # the paper's kind; "patchgan" is P2P's 70 x 70
-    ndf: int = 64  # P2P
-    # Optimisation
-    lambda_l1: float = 100.0  # P2P
-    lambda_detail: float = 0.0  # squares of what is finer than DETAIL px (ours; 0 is plain pix2pix)
-    learning_rate: float = 2e-4  # P2P, Adam with b1 = 0.5, b2 = 0.999
-    constant: float = (
-        0.5  # share of the training before the rate falls to 0 (P2P: 100 of 200 epochs)
-    )
+    discriminator: str = "alexnet"  # the paper's kind; "patchgan" is pix2pix's 70 x 70
 
 
 def networks(config: Config) -> tuple[UNet, AlexNetD | PatchGAN]:
@@ -60,15 +46,6 @@ def check(config: Config) -> None:
     """Raises UserError for settings that cannot train, before anything is read or computed."""
     uv.check(config)
     uv.check_choice(config, "discriminator", ("alexnet", "patchgan"))
-    uv.check_choice(config, "norm", ("batch", "instance"))
-    uv.check_choice(config, "init_type", ("normal", "kaiming"))
-    if config.patch % 2**config.levels:
-        raise UserError(
-            f"config.patch={config.patch} cannot be halved config.levels={config.levels} times: use a "
-            f"multiple of {2**config.levels}."
-        )
-    if config.norm == "batch" and config.batch == 1:
-        raise UserError("config.batch=1 has no batch statistics: use config.norm=instance.")
 
 
 def build(config: Config, start=None) -> System:

@@ -41,32 +41,26 @@ DEVICE, PHONE = -1.0, 1.0  # the flag, as a channel
 
 @dataclasses.dataclass
 class Config(uv.PhotoConfig):
-    """One run. Sources: P2P and CG = the published settings of pix2pix and CycleGAN, ours = chosen here."""
+    """One run; most of its fields are `uv.PhotoConfig`'s. CG = CycleGAN's settings, ours = chosen here."""
 
-    # Networks
-    ngf: int = 64  # of G, a U-Net (P2P)
-    dropout: bool = True  # in the three blocks of G around the innermost (P2P)
-    inverse_ngf: int = 64  # of F, a residual translator (CG)
+    inverse_ngf: int = 64  # filters of F, a residual translator (CG)
     inverse_blocks: int = 9  # CG: 9 at 256 px, 6 at 128 px
-    ndf: int = 64  # of all discriminators (P2P, CG)
-    # Optimisation
-    lambda_l1: float = 100.0  # P2P
     lambda_cycle: float = 10.0  # CG
     unpaired: float = 1.0  # weight of all that phones take part in (ours)
     noise: float = 0.02  # standard deviation added to G(x') before F, in [-1, 1] (ours)
     camera: float = 0.5  # chance that a device photograph is seen as by another camera (ours)
     pool: int = 50  # earlier results kept for the unconditional discriminators (CG)
-    learning_rate: float = 2e-4  # P2P and CG, Adam with b1 = 0.5, b2 = 0.999
-    constant: float = 0.5  # share of the training before the rate falls to 0 (P2P and CG)
 
 
 def networks(config: Config) -> dict:
     """The five modules that a config describes."""
     dtype = jnp.bfloat16 if config.precision == "bfloat16" else None
     return {
-        "generator": UNet(1, config.levels, config.ngf, "batch", config.dropout, dtype),
+        "generator": UNet(
+            1, config.levels, config.ngf, config.norm, config.dropout, dtype, config.init_type
+        ),
         "inverse": Translator(3, config.inverse_blocks, config.inverse_ngf, dtype=dtype),
-        "discriminator": AlexNetD(config.ndf, "batch", 16 * config.ndf, dtype=dtype),
+        "discriminator": AlexNetD(config.ndf, config.norm, 16 * config.ndf, dtype=dtype),
         "discriminator_uv": PatchGAN(ndf=config.ndf, norm="instance", dtype=dtype),
         "discriminator_rgb": PatchGAN(ndf=config.ndf, norm="instance", dtype=dtype),
     }
@@ -75,11 +69,6 @@ def networks(config: Config) -> dict:
 def check(config: Config) -> None:
     """Raises UserError for settings that cannot train, before anything is read or computed."""
     uv.check(config)
-    if config.patch % 2**config.levels or config.patch % 16:
-        raise UserError(
-            f"config.patch={config.patch} cannot be halved config.levels={config.levels} times: use a "
-            f"multiple of {max(16, 2**config.levels)}."
-        )
     if config.pool < config.batch:
         raise UserError(
             f"config.pool={config.pool} is smaller than config.batch={config.batch}: use {config.batch} "
@@ -178,6 +167,7 @@ def build(config: Config, start=None) -> System:
             terms = {
                 "generator": losses.generator_nonsaturating(on_pair).mean(),
                 "l1": losses.l1(fake, real).mean(),
+                "detail": losses.detail(fake, real, uv.DETAIL).mean(),
                 "l1_inverse": losses.l1(back_device, device).mean(),
                 "generator_uv": losses.least_squares_real(on_uv).mean(),
                 "generator_rgb": losses.least_squares_real(on_rgb).mean(),
@@ -186,7 +176,8 @@ def build(config: Config, start=None) -> System:
             }
             unpaired = terms["generator_uv"] + terms["generator_rgb"]
             unpaired += config.lambda_cycle * (terms["cycle_phone"] + terms["cycle_uv"])
-            paired = terms["generator"] + config.lambda_l1 * (terms["l1"] + terms["l1_inverse"])
+            paired = terms["generator"] + config.lambda_detail * terms["detail"]
+            paired += config.lambda_l1 * (terms["l1"] + terms["l1_inverse"])
             return paired + config.unpaired * unpaired, (terms, stats, fake, fake_phone, made_phone)
 
         def discriminator_loss(params, stats):
