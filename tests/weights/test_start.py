@@ -13,8 +13,10 @@ import pytest
 import test_nvidia
 
 from experiments import cleftgan as experiment
-from jaxface import assets, start
+from jaxface import assets, start, uv
+from jaxface.checkpoint import Checkpoints
 from jaxface.errors import UserError
+from jaxface.system import TrainState
 from jaxface.systems import cleftgan
 from jaxface.weights import export_safetensors, kinds
 
@@ -136,3 +138,101 @@ def test_packed_meta_that_is_no_dictionary(tmp_path):
     (tmp_path / "b.npz").write_bytes(shipped.read_bytes()[:-200])
     with pytest.raises(UserError, match="truncated archive"):
         start.read(str(tmp_path / "b.npz"))
+
+
+def translator(seed=0):
+    """The state of a run that translates pictures, with networks of a few numbers."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    network = lambda: {"conv": {"kernel": draw(3, 3, 2, 4), "bias": draw(4)}}
+    stats = lambda: {"norm": {"mean": draw(4), "var": draw(4) ** 2}}
+    return TrainState(
+        step=np.int32(70),
+        params={"generator": network(), "discriminator": network()},
+        opt_state={"generator": {"mu": draw(3)}},
+        model_state={"generator": stats(), "discriminator": stats()},
+        ema={},
+        control={"photographs": {"face_width": np.float32(700)}},
+    )
+
+
+META = {
+    "run": {"experiment": "uvphoto", "scale": "tiny", "title": "UV", "host": "h"},
+    "config": {"patch": 64, "data_dir": "/somewhere", "manifest": "people.csv"},
+}
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """(state, pack made of its checkpoint)."""
+    state = translator()
+    Checkpoints(tmp_path / "run" / "checkpoints").save(70, state, META, wait=True)
+    size = start.pack(str(tmp_path / "run"), str(tmp_path / "pack.npz"))
+    assert size == (tmp_path / "pack.npz").stat().st_size
+    return state, tmp_path / "pack.npz"
+
+
+def test_a_translator_is_packed_without_the_networks_that_trained_it(packed):
+    state, path = packed
+    tree, about, line = read(path)
+    assert tree.keys() == {"params", "model_state"}
+    assert tree["params"].keys() == tree["model_state"].keys() == {"generator"}
+    assert about["mapped"] == {"generator": 4} and "generator 4" in line
+    assert about["step"] == 70 and about["config"] == {"patch": 64}
+    assert about["run"] == {"experiment": "uvphoto", "scale": "tiny", "title": "UV"}
+    expected = flat(state.params["generator"]), flat(state.model_state["generator"])
+    found = flat(tree["params"]["generator"]), flat(tree["model_state"]["generator"])
+    for whole, part in zip(expected, found):
+        assert whole.keys() == part.keys()
+        for name, value in whole.items():
+            assert part[name].dtype == np.float32
+            # Half precision has 11 bits; vectors, which are small and delicate, stay whole.
+            rounded = value.astype(np.float16) if value.ndim > 1 else value
+            np.testing.assert_array_equal(part[name], rounded)
+            np.testing.assert_allclose(part[name], value, rtol=2.0**-11, atol=1e-7)
+
+
+def test_a_translator_starts_from_its_pack_and_keeps_its_own_discriminator(packed):
+    state, path = packed
+    other = translator(1)
+    begun = uv.begin_with(other, read(path)[0])
+    for name, value in flat(begun.params["generator"]).items():
+        np.testing.assert_allclose(value, flat(state.params["generator"])[name], rtol=1e-3)
+    for name, value in flat(begun.model_state["generator"]).items():
+        np.testing.assert_array_equal(value, flat(state.model_state["generator"])[name])
+    for part in ("params", "model_state"):
+        mine, theirs = (getattr(s, part)["discriminator"] for s in (begun, other))
+        jax.tree.map(np.testing.assert_array_equal, mine, theirs)
+    assert begun.step == 70 and begun.control == other.control
+
+
+def test_a_translators_workdir_starts_one_with_all_its_networks(packed):
+    state, path = packed
+    tree, about, _ = read(path.parent / "run")
+    assert about["kind"] == "checkpoint" and about["mapped"] == {"generator": 4, "discriminator": 4}
+    begun = uv.begin_with(translator(1), tree)
+    for part in ("params", "model_state"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(begun, part), getattr(state, part))
+
+
+def test_a_translator_is_no_start_for_a_style_generator(packed):
+    tree = read(packed[1])[0]
+    with pytest.raises(UserError, match="--init_from: these networks translate pictures"):
+        cleftgan.build(experiment.SCALES["tiny"], tree)
+
+
+def test_a_style_generator_is_no_start_for_a_translator():
+    tree = read("faces_base_32")[0]
+    with pytest.raises(UserError, match="--init_from: .* no generator in it that translates"):
+        uv.begin_with(translator(), tree)
+    whole = tree | {"params": {**tree["params"], "generator": tree["ema"]["params"]}}
+    with pytest.raises(UserError, match="the generator") as error:
+        uv.begin_with(translator(), whole)
+    assert "conv/kernel" in str(error.value) and "synthesis" in str(error.value)
+
+
+def test_a_translator_of_another_size_is_named(packed):
+    tree = read(packed[1])[0]
+    tree["params"]["generator"]["conv"]["kernel"] = np.zeros([3, 3, 1, 4], np.float32)
+    with pytest.raises(UserError, match=r"conv/kernel.*\(3, 3, 1, 4\)"):
+        uv.begin_with(translator(), tree)
