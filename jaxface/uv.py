@@ -30,6 +30,7 @@ from jaxface.ops.warp import window_for
 from jaxface.system import Figure, Reading, Record, Result, RunConfig, fit
 
 SAME_SCALE = 1.25  # a face this much wider or narrower than those of the training is scaled to them
+TOO_SMALL = 2.0  # a face this many times narrower is shown, but its spots are not counted
 TONES = {
     "light": (41, 90),
     "medium": (10, 41),
@@ -481,15 +482,13 @@ class Photographs:
             )
         if not 1 / SAME_SCALE <= ratio <= SAME_SCALE:
             scale = ratio
+            lost = "the finest detail was not used" if ratio < 1 else "small spots may not show"
             warnings.append(
                 f"The face is {face.face_width:.0f} px wide, in the training photographs it was "
-                f"{known['face_width']:.0f} px: the picture was scaled by {ratio:.2f} for the network, and "
-                + (
-                    "small spots cannot be there in a photograph this small."
-                    if ratio > 1
-                    else "the finest detail was not used."
-                )
+                f"{known['face_width']:.0f} px: the picture was scaled by {ratio:.2f}, and {lost}."
             )
+        if not face.mask.any():
+            raise UserError("no bare skin was found in the face: hair, glasses or a hand cover it.")
         small, mask = image, face.mask
         if scale != 1:
             size = [max(1, round(n * scale)) for n in image.shape[1::-1]]
@@ -506,11 +505,18 @@ class Photographs:
             back = image.shape[1::-1]
             fake = cv2.resize(fake, back, interpolation=cv2.INTER_LINEAR)
             found = cv2.resize(found.astype(np.uint8), back, interpolation=cv2.INTER_NEAREST) > 0
-        count = cv2.connectedComponents(found.astype(np.uint8))[0] - 1
         numbers = {
             "spot_ratio_right_cheek": spots.spot_ratio(found, _sized(right, found)),
             "spot_ratio_left_cheek": spots.spot_ratio(found, _sized(left, found)),
-            "spots": count,
+            "spots": cv2.connectedComponents(found.astype(np.uint8))[0] - 1,
+        }
+        if ratio > TOO_SMALL:
+            warnings.append(
+                "Spots were not counted: in a photograph this small most of them cannot be seen, and what "
+                "the network draws in their place is invented."
+            )
+            found, numbers = np.zeros_like(found), dict.fromkeys(numbers, "not measured")
+        numbers |= {
             "face_width_px": round(face.face_width),
             "skin_covered": round(face.covered, 3),
         }
