@@ -58,6 +58,33 @@ def test_l1_is_the_mean_of_each_example():
     assert losses.l1(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)).dtype == jnp.float32
 
 
+def test_detail_by_hand():
+    a = jnp.zeros([2, 2, 4, 1]).at[0, 1, 2, 0].set(4.0).at[1, 0, 0, 0].set(-2.0)
+    # In its block of four px the first differs by 3, -1, -1, -1, of squares 12; the other block by 0.
+    np.testing.assert_allclose(losses.detail(a, jnp.zeros_like(a), 2), [12 / 8, 3 / 8])
+    np.testing.assert_allclose(losses.detail(jnp.zeros_like(a), a, 2), [12 / 8, 3 / 8])
+    grad = jax.grad(lambda a: losses.detail(a, jnp.zeros_like(a), 2).sum())(a)
+    np.testing.assert_allclose(grad[0, ..., 0], [[0, 0, -0.25, -0.25], [0, 0, 0.75, -0.25]])
+    low = a.astype(jnp.bfloat16)
+    assert losses.detail(low, low, 2).dtype == jnp.float32
+
+
+def test_detail_leaves_out_the_mean_of_every_block_and_channel():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 3, 8, 12, 2)).astype(np.float32)
+    expected = np.zeros(3)
+    for n in range(3):
+        for row in range(0, 8, 4):
+            for column in range(0, 12, 4):
+                for channel in range(2):
+                    here = (n, slice(row, row + 4), slice(column, column + 4), channel)
+                    expected[n] += 16 * np.var(a[here] - b[here]) / (8 * 12 * 2)
+    np.testing.assert_allclose(losses.detail(a, b, 4), expected, rtol=1e-5)
+    shade = np.kron(rng.normal(size=(3, 2, 3, 2)), np.ones([1, 4, 4, 1])).astype(np.float32)
+    np.testing.assert_allclose(losses.detail(a + shade, b, 4), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.detail(shade, 0 * shade, 4), 0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("mode", "real", "fake"),
     [
