@@ -154,7 +154,7 @@ def test_spots_on_the_far_side_are_not_drawn(person):
     allowed = skin._skin()[0]
     cheek = lambda side: int(
         allowed[
-            np.argmin(np.hypot(middle[allowed, 0] - side * 0.62, middle[allowed, 1] - CHEEK[1]))
+            np.argmin(np.hypot(middle[allowed, 0] - side * CHEEK[0], middle[allowed, 1] - CHEEK[1]))
         ]
     )
     left, right = cheek(1), cheek(-1)
