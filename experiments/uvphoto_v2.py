@@ -39,10 +39,10 @@ demo = replace(
     ndf=16,
     learning_rate=1e-3,
     batch=8,
-    kpatches=6.4,
+    kpatches=3.2,
     tile_stride=64,
     log_every=20,
-    sample_every=400,
+    sample_every=200,
     eval_every=200,
     save_every=200,
 )

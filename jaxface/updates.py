@@ -28,3 +28,8 @@ def count_skips(counts: dict, now: dict) -> dict:
     counts = counts | {name: counts[name] + skipped for name, skipped in now.items()}
     some = jnp.stack(list(now.values())).any()
     return counts | {"in_a_row": jnp.where(some, counts["in_a_row"] + 1, 0)}
+
+
+def unless(skipped, new, old):
+    """`new` trees, or `old` ones where an update was skipped: what a bad batch made is not kept."""
+    return jax.tree.map(lambda n, o: jnp.where(skipped, o, n), new, old)

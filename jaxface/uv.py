@@ -71,7 +71,9 @@ class PhotoConfig(RunConfig):
         "batch"  # of G and of the discriminator of pairs (P2P); "instance" for batches of one
     )
     init_type: str = "normal"  # of G (P2P); "kaiming" carries fine detail sooner
-    dropout: bool = True  # in the three blocks of G around the innermost (P2P)
+    dropout: bool = (
+        True  # in the three blocks of G around the innermost (P2P); acts from 6 levels on
+    )
     ndf: int = 64  # filters of a discriminator's first layer (P2P)
     precision: str = "float32"  # "bfloat16": convolutions of all networks
     # Optimisation
@@ -487,14 +489,14 @@ class Photographs:
                 f"The face is {face.face_width:.0f} px wide, in the training photographs it was "
                 f"{known['face_width']:.0f} px: the picture was scaled by {ratio:.2f}, and {lost}."
             )
-        if not face.mask.any():
-            raise UserError("no bare skin was found in the face: hair, glasses or a hand cover it.")
         small, mask = image, face.mask
         if scale != 1:
             size = [max(1, round(n * scale)) for n in image.shape[1::-1]]
             method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
             small = cv2.resize(image, size, interpolation=method)
             mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        if not mask.any():
+            raise UserError("no bare skin was found in the face: hair, glasses or a hand cover it.")
         fake = self.translate(network, small, mask)
         width = face.face_width * scale
         found = spots.Detector(known["spot_threshold"])(fake, width, mask)

@@ -21,7 +21,7 @@ from jaxface.ops.warp import vary
 from jaxface.parallel import pmean
 from jaxface.schedules import constant_then_linear
 from jaxface.system import Export, System, TrainState
-from jaxface.updates import count_skips, no_skips, update
+from jaxface.updates import count_skips, no_skips, unless, update
 
 
 @dataclasses.dataclass
@@ -147,7 +147,10 @@ def build(config: Config, start=None) -> System:
             step=state.step + 1,
             params={"generator": g_params, "discriminator": d_params},
             opt_state={"generator": opt_g, "discriminator": opt_d},
-            model_state={"generator": g_stats, "discriminator": d_stats},
+            model_state={
+                name: unless(now[name], stats, state.model_state[name])
+                for name, stats in (("generator", g_stats), ("discriminator", d_stats))
+            },
             ema={},
             control={"photographs": uv.facts(batch), "skipped": skipped},
         )

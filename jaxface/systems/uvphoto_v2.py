@@ -15,6 +15,7 @@ The noise keeps G from hiding x' in G(x') for F to find (Chu et al. 2017, arXiv 
 """
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ from jaxface.ops.warp import vary
 from jaxface.parallel import gather, pmean
 from jaxface.schedules import constant_then_linear
 from jaxface.system import Export, System, TrainState
-from jaxface.updates import count_skips, no_skips, update
+from jaxface.updates import count_skips, no_skips, unless, update
 
 GENERATORS = ("generator", "inverse")
 DISCRIMINATORS = ("discriminator", "discriminator_uv", "discriminator_rgb")
@@ -136,6 +137,8 @@ def build(config: Config, start=None) -> System:
             each(key_noise)
         )
 
+        calls = itertools.count()  # each pass through a network drops units of its own
+
         def run(name, params, stats, x):
             """A network in training mode; how its statistics moved goes to `stats`."""
             number = jnp.tile(example, len(x) // rows)
@@ -146,7 +149,7 @@ def build(config: Config, start=None) -> System:
                 train=True,
                 axis=axis,
                 mutable=["batch_stats"],
-                rngs={"dropout": key_drop},
+                rngs={"dropout": jax.random.fold_in(key_drop, next(calls))},
                 **extra,
             )
             return y, stats | {name: moved.get("batch_stats", {})}
@@ -229,12 +232,12 @@ def build(config: Config, start=None) -> System:
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
-            model_state=stats,
+            model_state={n: unless(now[n], stats[n], state.model_state[n]) for n in nets},
             ema={},
             control={
                 "photographs": uv.facts(batch),
-                "pool_uv": pool_uv,
-                "pool_rgb": pool_rgb,
+                "pool_uv": unless(now["generator"], pool_uv, state.control["pool_uv"]),
+                "pool_rgb": unless(now["generator"], pool_rgb, state.control["pool_rgb"]),
                 "skipped": skipped,
             },
         )
