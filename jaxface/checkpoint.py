@@ -205,7 +205,7 @@ class Checkpoints:
         Raises:
           UserError: there is no checkpoint at `path` or none that verifies.
         """
-        path = pathlib.Path(path)
+        path = pathlib.Path(path).absolute()
         if (path / MANIFEST).exists() or path.name.isdigit():
             candidates = [path]
         else:
