@@ -177,6 +177,7 @@ def test_a_poisoned_batch_changes_nothing_but_the_count(tiny):
     assert int(before["skipped/in_a_row"]) == 0
     assert not leaves_differ(good.params, bad.params)
     assert not leaves_differ(good.opt_state, bad.opt_state)
+    assert not leaves_differ(good.model_state, bad.model_state)
     for name in ("generator", "discriminator", "in_a_row"):
         assert int(metrics[f"skipped/{name}"]) == 1
     assert bad.step == 2
