@@ -138,6 +138,13 @@ def test_load_needs_no_target(folder, tmp_path):
     assert Checkpoints(folder).load(folder / "1")[0]["step"] == 1
 
 
+def test_load_takes_a_path_from_where_one_stands(folder, monkeypatch):
+    here, _ = Checkpoints(folder).load(folder)
+    monkeypatch.chdir(folder.parent)
+    there, _ = Checkpoints(folder.name).load(folder.name)
+    assert digest(here) == digest(there)
+
+
 def test_load_refuses_by_name_and_changes_nothing(folder, tmp_path):
     names = sorted(os.listdir(folder))
     (folder / "2" / "meta" / "metadata").write_text("{}")
