@@ -2,15 +2,14 @@
 
 Announced in the report of KAKENHI 20K12058: paired device data train as in pix2pix (Isola et al. 2017,
 arXiv 1611.07004), unpaired phone photographs as in CycleGAN (Zhu et al. 2017, arXiv 1703.10593), jointly.
-How the two are joined is not published. Here they share the generator G from color to UV; an inverse F
-makes color photographs of the device's or of a phone's kind, as a flag says:
+How the two are joined is not published. Here they share the generator G from color to UV, and so does the
+inverse F from UV to color:
 
-  pairs (x, y)    BCE of D(x, G(x)) + lambda_l1 (|G(x) - y| + |F(y, device) - x|)
-  phones x'       least squares of D_uv(G(x')) + lambda_cycle |F(G(x') + noise, phone) - x'|
-  pairs again     least squares of D_rgb(F(y, phone)) + lambda_cycle |G(F(y, phone)) - y|
+  pairs (x, y)    BCE of D(x, G(x)) + lambda_l1 (|G(x) - y| + |F(y) - x|)
+  phones x'       least squares of D_uv(G(x')) + lambda_cycle |F(G(x') + noise) - x'|
+  pairs again     least squares of D_rgb(F(y)) + lambda_cycle |G(F(y)) - y|
 
 weighted with 1, `unpaired` and `unpaired`. D_uv learns from real UV photographs, D_rgb from phone ones.
-
 The noise keeps G from hiding x' in G(x') for F to find (Chu et al. 2017, arXiv 1712.02950).
 """
 
@@ -37,7 +36,6 @@ from jaxface.updates import count_skips, no_skips, unless, update
 
 GENERATORS = ("generator", "inverse")
 DISCRIMINATORS = ("discriminator", "discriminator_uv", "discriminator_rgb")
-DEVICE, PHONE = -1.0, 1.0  # the flag, as a channel
 
 
 @dataclasses.dataclass
@@ -99,7 +97,7 @@ def build(config: Config, start=None) -> System:
         gray = color[..., :1]
         shown = {
             "generator": color,
-            "inverse": color[..., :2],  # UV and the flag
+            "inverse": gray,
             "discriminator": jnp.concatenate([color, gray], -1),
             "discriminator_uv": gray,
             "discriminator_rgb": color,
@@ -158,20 +156,18 @@ def build(config: Config, start=None) -> System:
             judges, stats = state.params, state.model_state
             both, stats = run("generator", params, stats, jnp.concatenate([seen, phone]))
             fake, fake_phone = jnp.split(both, 2)
-            sources = jnp.concatenate([real, real, fake_phone + config.noise * noise])
-            kinds = jnp.repeat(jnp.asarray([DEVICE, PHONE, PHONE], real.dtype), rows)
-            flag = jnp.broadcast_to(kinds[:, None, None, None], sources.shape)
-            back, stats = run("inverse", params, stats, jnp.concatenate([sources, flag], -1))
-            back_device, made_phone, back_phone = jnp.split(back, 3)
-            again, stats = run("generator", params, stats, made_phone)
+            noisy = fake_phone + config.noise * noise
+            back, stats = run("inverse", params, stats, jnp.concatenate([real, noisy]))
+            made, back_phone = jnp.split(back, 2)
+            again, stats = run("generator", params, stats, made)
             on_pair, _ = run("discriminator", judges, stats, jnp.concatenate([seen, fake], -1))
             on_uv, _ = run("discriminator_uv", judges, stats, fake_phone)
-            on_rgb, _ = run("discriminator_rgb", judges, stats, made_phone)
+            on_rgb, _ = run("discriminator_rgb", judges, stats, made)
             terms = {
                 "generator": losses.generator_nonsaturating(on_pair).mean(),
                 "l1": losses.l1(fake, real).mean(),
                 "detail": losses.detail(fake, real, uv.DETAIL).mean(),
-                "l1_inverse": losses.l1(back_device, device).mean(),
+                "l1_inverse": losses.l1(made, device).mean(),
                 "generator_uv": losses.least_squares_real(on_uv).mean(),
                 "generator_rgb": losses.least_squares_real(on_rgb).mean(),
                 "cycle_phone": losses.l1(back_phone, phone).mean(),
@@ -181,7 +177,7 @@ def build(config: Config, start=None) -> System:
             unpaired += config.lambda_cycle * (terms["cycle_phone"] + terms["cycle_uv"])
             paired = terms["generator"] + config.lambda_detail * terms["detail"]
             paired += config.lambda_l1 * (terms["l1"] + terms["l1_inverse"])
-            return paired + config.unpaired * unpaired, (terms, stats, fake, fake_phone, made_phone)
+            return paired + config.unpaired * unpaired, (terms, stats, fake, fake_phone, made)
 
         def discriminator_loss(params, stats):
             """All three at once: what one is told does not depend on the others."""
@@ -204,13 +200,13 @@ def build(config: Config, start=None) -> System:
 
         # Generators first, then the discriminators on what was made before (CycleGAN's order).
         generators = {name: state.params[name] for name in GENERATORS}
-        (loss, (terms, stats, fake, fake_phone, made_phone)), grads = jax.value_and_grad(
+        (loss, (terms, stats, fake, fake_phone, made)), grads = jax.value_and_grad(
             generator_loss, has_aux=True
         )(generators)
         stats = {name: stats[name] for name in nets}
-        fake, fake_phone, made_phone = jax.lax.stop_gradient((fake, fake_phone, made_phone))
+        fake, fake_phone, made = jax.lax.stop_gradient((fake, fake_phone, made))
         shown_uv, pool_uv = exchanged(state.control["pool_uv"], fake_phone, key_uv, axis)
-        shown_rgb, pool_rgb = exchanged(state.control["pool_rgb"], made_phone, key_rgb, axis)
+        shown_rgb, pool_rgb = exchanged(state.control["pool_rgb"], made, key_rgb, axis)
         discriminators = {name: state.params[name] for name in DISCRIMINATORS}
         (_, (told, stats)), grads_d = jax.value_and_grad(discriminator_loss, has_aux=True)(
             discriminators, stats
@@ -250,7 +246,7 @@ def build(config: Config, start=None) -> System:
         return nets["generator"].apply(variables, patches)
 
     def translator(params, stats):
-        variables = {"params": params["generator"], "batch_stats": stats["generator"]}
+        variables = {"params": params["generator"], "batch_stats": stats.get("generator", {})}
         return lambda patches: infer(variables, patches)
 
     def ours(state):
@@ -260,7 +256,7 @@ def build(config: Config, start=None) -> System:
         return photographs.pairs_and_phones(start, process_index, process_count)
 
     def evaluate(state, key):
-        rivals = {"v1": translator(v1["params"], v1["model_state"])} if v1 else {}
+        rivals = {"v1": translator(v1["params"], v1.get("model_state", {}))} if v1 else {}
         return photographs.judge(state, ours(state), rivals)
 
     def progress(state, key):
