@@ -1,6 +1,20 @@
 """UV-photo Net: a color photograph of a face in, the UV photograph with its pigment spots out.
 
-python launch.py --experiment=uvphoto
+    python launch.py --experiment=uvphoto
+
+Demo (phantom_uvphoto: 160 people to learn from, 24 held out), 2 cores of an EPYC that also ran tests,
+commit 5d033c2: training 20 min, judgement 4 min, with the phantom already rendered (4 min more when it
+is not). One spot ratio each, against the real UV photograph:
+
+    spot_ratio_r               0.952 [0.906, 0.984]   (published: 0.92 on 24 people)
+    straight on the color one  0.364 [-0.094, 0.617]; difference, paired: 0.588 [0.341, 1.004]
+    Lin's concordance          0.789 [0.706, 0.861]: the translated ratio is 0.0017 too low on average
+    80 people before phones    0.644 [0.464, 0.768]; straight on the color one 0.207 [0.060, 0.338]
+
+Invented spots cover 0.22 % of spot-free skin; tilings shifted by half a stride differ by 7.6 gray levels,
+which instance normalisation costs. After 2,000 steps r was 0.97 on 12 of the people; without
+`lambda_detail` 0.58: 1 px in 100 is spot, and the L1 of the rest hides it. The published scale has not
+been run.
 """
 
 from dataclasses import replace
