@@ -21,7 +21,7 @@ from jaxface.faces.portrait import portraits
 from jaxface.phantom import skin, uv
 from jaxface.phantom.people import draw_subject
 
-VERSION = "1.0.0"  # of the pictures: a new one rebuilds the data
+VERSION = "1.1.0"  # of the pictures: a new one rebuilds the data
 SIDE = 1024  # px
 PEOPLE = {  # how many of each kind and split
     ("device", "train"): 160,

@@ -42,7 +42,7 @@ class Sight:
     """What the camera sees of a head, before any light: the N pixels that see something."""
 
     size: int  # side in px
-    points: np.ndarray  # [V, 3] of all vertices: x, y in px, z toward the camera
+    points: np.ndarray  # [V, 3] of all vertices in px: x, y downward, z toward the camera
     landmarks: dict[str, tuple[float, float]]  # (x, y) in sides of the picture
     pixel: np.ndarray  # int [N] = row * size + column
     face: np.ndarray  # int [N]: the triangle there
@@ -87,9 +87,10 @@ def look(subject: Subject, view: View, size: int) -> Sight:
     head = heads.load()
     vertices = shape.build(subject)
     turn = _rotation(view)
-    points, landmarks = _project(head, vertices, turn, view)
+    points, landmarks, unit = _project(head, vertices, turn, view)
     points[:, :2] *= size
     pixel, face, weights = rasterize(points, head.faces, size)
+    points[:, 2] *= size * unit
     normal = heads.normals(head, vertices) @ turn.T
     light = _reach(head, turn, view)
     attributes = np.concatenate([head.rest, normal, light], 1).astype(np.float32)
@@ -118,7 +119,12 @@ def _rotation(view: View) -> np.ndarray:
 
 
 def _project(head, vertices, turn, view):
-    """Points [V, 3] in sides of the picture (y downward, z toward the camera) and the landmarks."""
+    """Where vertices and landmarks are seen.
+
+    Returns:
+      (points [V, 3]: x, y in sides of the picture, y downward, z in mesh units toward the camera;
+      {landmark: x, y in sides of the picture}; sides of the picture that a mesh unit measures there).
+    """
     rest = head.rest
     groups = {}
     for name, side in (("left_eye", 1), ("right_eye", -1)):
@@ -155,7 +161,8 @@ def _project(head, vertices, turn, view):
     jitter = view.zoom * np.exp(1j * np.deg2rad(view.roll))
     placed = (placed - pivot) * jitter + pivot + complex(*view.shift)
     points = np.stack([placed.real, placed.imag, turned[:, 2]], 1)
-    return points, {name: points[index, :2].mean(0) for name, index in groups.items()}
+    landmarks = {name: points[index, :2].mean(0) for name, index in groups.items()}
+    return points, landmarks, float(abs(scale)) * view.zoom
 
 
 def _reach(head, turn, view):

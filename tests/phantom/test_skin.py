@@ -183,9 +183,6 @@ def narrowness(person, forehead, yaw):
     return np.sqrt(np.var(column) / np.var(row))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="depths in mesh units beside px: every triangle seems to face the camera"
-)
 def test_turned_away_is_seen_narrower(person, forehead):
     assert narrowness(person, forehead, 0.0) == pytest.approx(1, abs=0.05)
     assert narrowness(person, forehead, 50.0) == pytest.approx(np.cos(np.deg2rad(50)), abs=0.08)
