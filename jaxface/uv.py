@@ -5,7 +5,6 @@ there are, how patches of one are put back together (Kojima et al. 2021, 10.1038
 how spots on the result are counted beside those of the real UV photograph.
 """
 
-import csv
 import dataclasses
 import functools
 import pathlib
@@ -23,19 +22,13 @@ from jaxface.data.pipeline import NobodyError
 from jaxface.errors import UserError
 from jaxface.faces import regions
 from jaxface.faces.portrait import Portrait, portrait
-from jaxface.metrics import agreement, likeness, overlap, plots, spots
-from jaxface.metrics.intervals import bootstrap, by_subject
+from jaxface.metrics import agreement, likeness, overlap, spot_ratios, spots
 from jaxface.ops import tiles
 from jaxface.ops.warp import window_for
-from jaxface.system import Figure, Reading, Record, Result, RunConfig, fit
+from jaxface.system import Export, Figure, Reading, Record, Result, RunConfig, System, fit
 
 SAME_SCALE = 1.25  # a face this much wider or narrower than those of the training is scaled to them
 TOO_SMALL = 2.0  # a face this many times narrower is shown, but its spots are not counted
-TONES = {
-    "light": (41, 90),
-    "medium": (10, 41),
-    "dark": (-90, 10),
-}  # ITA, degrees (Del Bino 2013, merged)
 DETAIL = 16  # px a side of the blocks whose mean `losses.detail` takes out
 FOLLOWED = 12  # held-out people that training is followed on
 GUARD = 0.01  # face widths around a real spot in which a found one is not called invented
@@ -107,6 +100,9 @@ def check(config: PhotoConfig) -> None:
     check_choice(config, "accumulate", (1,))  # batches of patches are small
     check_choice(config, "norm", ("batch", "instance"))
     check_choice(config, "init_type", ("normal", "kaiming"))
+    for name in ("levels", "ngf", "ndf", "stride", "per_photo"):
+        if getattr(config, name) < 1:
+            raise UserError(f"config.{name}={getattr(config, name)}: use 1 or more.")
     if config.norm == "batch" and config.batch == 1:
         raise UserError("config.batch=1 has no batch statistics: use config.norm=instance.")
     if config.patch % 2**config.levels:
@@ -139,6 +135,11 @@ def scaled(levels: jax.Array) -> jax.Array:
 def no_facts() -> dict[str, jax.Array]:
     """What a translator must know of its training photographs to be used without them."""
     return {name: jnp.zeros([], jnp.float32) for name in ("face_width", "spot_threshold")}
+
+
+def remembered(state) -> dict[str, float]:
+    """`facts` of the photographs that a state was trained on."""
+    return {name: float(value) for name, value in state.control["photographs"].items()}
 
 
 def facts(batch: dict) -> dict[str, jax.Array]:
@@ -235,7 +236,7 @@ class Photographs:
             process_count=process_count,
         )
 
-    def pairs(self, start: int, process_index: int, process_count: int) -> Iterator[dict]:
+    def pairs(self, start: int, process_index: int = 0, process_count: int = 1) -> Iterator[dict]:
         """Batches of windows of both photographs, with `facts` in each row."""
         config = self.config
         cut = self._cut(self.paired, config.batch, config.seed, start, process_index, process_count)
@@ -244,7 +245,7 @@ class Photographs:
             yield batch | {name: np.full(rows, value) for name, value in self.known.items()}
 
     def pairs_and_phones(
-        self, start: int, process_index: int, process_count: int
+        self, start: int, process_index: int = 0, process_count: int = 1
     ) -> Iterator[dict]:
         """`pairs` with as many windows of unpaired photographs beside them, as "phone"."""
         config = self.config
@@ -254,24 +255,87 @@ class Photographs:
         for batch in self.pairs(start, process_index, process_count):
             yield batch | {"phone": next(phones)["color"]}
 
+    def _first(self, found, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first pairs of patches that are cut, uint8 [N, P, P, 3] and [N, P, P, 1]."""
+        batch = next(self._cut(found, number, self.config.seed, 0, 0, 1))
+        room = (window_for(self.config.patch) - self.config.patch) // 2
+        inside = slice(room, room + self.config.patch)
+        return batch["color"][:, inside, inside], batch["uv"][:, inside, inside]
+
     def preview(self) -> Figure:
         """16 pairs of patches as they are cut."""
         config, found = self.config, self.paired
         tiles_ = []
-        for batch in self._cut(found, 16, config.seed, 0, 0, 1):
-            room = (window_for(config.patch) - config.patch) // 2
-            cut = slice(room, room + config.patch)
-            for color, uv in zip(batch["color"], batch["uv"]):
-                tiles_ += [color[cut, cut], np.repeat(uv[cut, cut], 3, -1)]
-            break
+        for color, uv in zip(*self._first(found, 16)):
+            tiles_ += [color, np.repeat(uv, 3, -1)]
         people = len(np.unique(found.labels["subject"]))
         caption = f"Training pairs ({config.data}, {people} people): color patch, UV patch."
         return Figure(np.stack(tiles_), 8, caption, photographs=True)
+
+    # ---- around a method ----
+
+    def system(
+        self,
+        init: Callable,
+        train_step: Callable,
+        generator: Callable,
+        *,
+        phones: bool = False,
+        start: dict | None = None,
+        rivals: dict[str, dict] | None = None,
+    ) -> System:
+        """A method with what surrounds every translator: judgement, pictures, files.
+
+        Args:
+          init, train_step: the method, as in `System`; its state has a "generator".
+          generator: (variables, color patches [N, P, P, 3]) -> UV patches [N, P, P, 1].
+          phones: whether it also learns from photographs without a partner (`pairs_and_phones`).
+          start: what config.init_from names, read: {"params": ..., "model_state": ...}.
+          rivals: {suffix: the same of another run} that are measured beside it on the same people.
+        """
+        infer = jax.jit(generator)
+
+        def translator(networks):
+            """`networks`: a state, or the part of a file that is like one."""
+            stats = networks["model_state"].get("generator", {})
+            variables = {"params": networks["params"]["generator"], "batch_stats": stats}
+            return lambda patches: infer(variables, patches)
+
+        def ours(state):
+            return translator({"params": state.params, "model_state": state.model_state})
+
+        def judge(state, key):
+            others = {
+                name: translator({"model_state": {}} | tree)
+                for name, tree in (rivals or {}).items()
+            }
+            return self.judge(state, ours(state), others)
+
+        def export(state):
+            takes = {"color": (self.config.patch, self.config.patch, 3)}
+            variables = {"params": state.params, "model_state": state.model_state}
+            return Export(variables, {"generator": (ours(state), takes)})
+
+        return System(
+            init=init,
+            train_step=train_step,
+            batches=self.pairs_and_phones if phones else self.pairs,
+            evals={"spots": judge},
+            monitors={"spots": lambda state, key: self.follow(state, ours(state))},
+            sample=lambda state, key, number, label="": self.sample(ours(state), number),
+            readings=lambda state, path: self.readings(state, ours(state), path),
+            export=export,
+            resident=lambda: self.open(phones),
+            preview=self.preview,
+            start_from=(lambda state: begin_with(state, start)) if start else None,
+        )
 
     # ---- a whole photograph ----
 
     def translate(self, network: Callable, color: np.ndarray, keep: np.ndarray) -> np.ndarray:
         """A photograph's UV photograph where `keep` says: uint8 [H, W, 3], bool [H, W] -> uint8 [H, W]."""
+        if not keep.any():
+            return np.zeros(keep.shape, np.uint8)
         config = self.config
         result = tiles.translate(
             network,
@@ -282,8 +346,7 @@ class Photographs:
             batch=BATCH,
             keep=keep,
         )[..., 0]
-        levels = np.clip(np.rint(result * 127.5 + 127.5), 0, 255).astype(np.uint8)
-        return np.where(keep, levels, 0)
+        return np.where(keep, levels_of(result), 0)
 
     # ---- judgement ----
 
@@ -328,7 +391,9 @@ class Photographs:
         """Spots of a partly translated photograph, by the detector's rules for the whole skin."""
         if keep is mask:
             return detect(fake, width, mask)
-        filled = np.where(keep, fake, np.uint8(np.median(fake[keep])) if keep.any() else 0)
+        if not keep.any():
+            return keep
+        filled = np.where(keep, fake, np.uint8(np.median(fake[keep])))
         return detect(filled.astype(np.uint8), width, mask) & keep
 
     def judge(self, state, network: Callable, rivals: dict[str, Callable] | None = None) -> dict:
@@ -337,7 +402,7 @@ class Photographs:
         Args:
           rivals: {suffix: network} of other translators that are measured on the same people.
         """
-        known = {k: float(v) for k, v in state.control["photographs"].items()}
+        known = remembered(state)
         results, tables, shown = {}, [], []
         for kind, paired in (("device", True), ("phone", False)):
             found = self.held_out(paired)
@@ -354,10 +419,10 @@ class Photographs:
                 for name, rival in (rivals or {}).items()
             }
             subjects = found.labels["subject"]
-            results |= correlations(rows, others, subjects, kind)
+            results |= spot_ratios.correlations(rows, others, subjects, kind)
             if paired:
                 results |= self._device_only(found, table, network)
-                results |= by_tone(rows, subjects, found.labels["ita"])
+                results |= spot_ratios.by_tone(rows, subjects, found.labels["ita"])
                 shown = [(found.color(i), seen) for i, (_, seen) in enumerate(table)]
             tables += [
                 {"id": found.labels["id"][i], "subject": subjects[i], "device": kind}
@@ -367,10 +432,12 @@ class Photographs:
             ]
         if not tables:
             return {}
-        results["spot_ratios"] = Record(lambda workdir, of: write_table(workdir, tables))
-        results |= figures(tables)
+        results["spot_ratios"] = Record(
+            lambda workdir, of: spot_ratios.write_table(workdir, tables)
+        )
+        results |= spot_ratios.figures(tables)
         if shown:
-            results["translations"] = gallery(shown)
+            results["translations"] = spot_ratios.gallery(shown)
         return results
 
     def _device_only(self, found, table, network) -> dict[str, Result]:
@@ -390,7 +457,9 @@ class Photographs:
             }
             for name, value in one.items():
                 values.setdefault(name, []).append(value)
-        results = {name: mean_of_people(np.array(v), subjects) for name, v in values.items()}
+        results = {
+            name: spot_ratios.mean_of_people(np.array(v), subjects) for name, v in values.items()
+        }
         config, few = self.config, range(min(len(found), 4))
         seams = [
             tiles.seam_error(
@@ -418,7 +487,7 @@ class Photographs:
         found = self.held_out(True)
         if found is None:
             return {}
-        known = {k: float(v) for k, v in state.control["photographs"].items()}
+        known = remembered(state)
         count = min(FOLLOWED, len(found))
         rows = [self.measure(found, i, network, known, whole=False)[0] for i in range(count)]
         pick = lambda name: np.array([row[name] for row in rows])
@@ -429,24 +498,17 @@ class Photographs:
 
     def sample(self, network: Callable, number: int) -> Figure:
         """Held-out patches: color, translated, real UV, difference (gray: none)."""
-        config = self.config
         found = self.held_out(True) or self.paired
+        color, real = self._first(found, max(1, number // 4))
+        fakes = []
+        for i in range(0, len(color), BATCH):
+            some = scaled_host(color[i : i + BATCH])
+            fakes.append(np.asarray(network(_padded(some, BATCH)))[: len(some)])
+        fake = levels_of(np.concatenate(fakes))
+        apart = np.clip(127 + fake.astype(int) - real.astype(int), 0, 255).astype(np.uint8)
         parts = []
-        for batch in self._cut(found, max(1, number // 4), config.seed, 0, 0, 1):
-            room = (window_for(config.patch) - config.patch) // 2
-            cut = slice(room, room + config.patch)
-            color, real = batch["color"][:, cut, cut], batch["uv"][:, cut, cut]
-            fakes = [
-                np.asarray(network(_padded(scaled_host(color[i : i + BATCH]), BATCH)))[
-                    : len(color[i : i + BATCH])
-                ]
-                for i in range(0, len(color), BATCH)
-            ]
-            fake = np.clip(np.rint(np.concatenate(fakes) * 127.5 + 127.5), 0, 255).astype(np.uint8)
-            apart = np.clip(127 + fake.astype(int) - real.astype(int), 0, 255).astype(np.uint8)
-            for quadruple in zip(color, fake, real, apart):
-                parts += [np.broadcast_to(x, (*x.shape[:2], 3)) for x in quadruple]
-            break
+        for quadruple in zip(color, fake, real, apart):
+            parts += [np.broadcast_to(x, (*x.shape[:2], 3)) for x in quadruple]
         caption = "Patches of held-out people: color, translated, real UV, their difference."
         return Figure(np.stack(parts), 8, caption, photographs=True)
 
@@ -459,7 +521,7 @@ class Photographs:
         path = pathlib.Path(path)
         names = list_images(path) if path.is_dir() else [path.name]
         folder = path if path.is_dir() else path.parent
-        known = {k: float(v) for k, v in state.control["photographs"].items()}
+        known = remembered(state)
         for name in names:
             try:
                 image = read_image(folder / name)
@@ -494,7 +556,7 @@ class Photographs:
             size = [max(1, round(n * scale)) for n in image.shape[1::-1]]
             method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
             small = cv2.resize(image, size, interpolation=method)
-            mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+            mask = _sized(mask, size)
         if not mask.any():
             raise UserError("no bare skin was found in the face: hair, glasses or a hand cover it.")
         fake = self.translate(network, small, mask)
@@ -506,10 +568,10 @@ class Photographs:
         if scale != 1:
             back = image.shape[1::-1]
             fake = cv2.resize(fake, back, interpolation=cv2.INTER_LINEAR)
-            found = cv2.resize(found.astype(np.uint8), back, interpolation=cv2.INTER_NEAREST) > 0
+            found, right, left = (_sized(x, back) for x in (found, right, left))
         numbers = {
-            "spot_ratio_right_cheek": spots.spot_ratio(found, _sized(right, found)),
-            "spot_ratio_left_cheek": spots.spot_ratio(found, _sized(left, found)),
+            "spot_ratio_right_cheek": spots.spot_ratio(found, right),
+            "spot_ratio_left_cheek": spots.spot_ratio(found, left),
             "spots": cv2.connectedComponents(found.astype(np.uint8))[0] - 1,
         }
         if ratio > TOO_SMALL:
@@ -531,10 +593,8 @@ class Photographs:
         return Reading(pictures, numbers, tuple(warnings))
 
 
-def _sized(mask, like):
-    if mask.shape == like.shape:
-        return mask
-    size = like.shape[::-1]
+def _sized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """bool [H, W] at another (width, height)."""
     return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
 
 
@@ -547,139 +607,16 @@ def scaled_host(levels: np.ndarray) -> np.ndarray:
     return levels.astype(np.float32) / 127.5 - 1
 
 
+def levels_of(values: np.ndarray) -> np.ndarray:
+    """[-1, 1] -> 8-bit levels."""
+    return np.clip(np.rint(values * 127.5 + 127.5), 0, 255).astype(np.uint8)
+
+
 def _padded(patches: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([patches, np.repeat(patches[:1], rows - len(patches), 0)])
 
 
-# ---- what is reported -----------------------------------------------------------------------
-
-
-def correlations(rows, others, subjects, kind: str) -> dict[str, Result]:
-    """How well ratios agree with those of real UV photographs; names as in the results contract."""
-    pick = lambda table, name: np.array([row[name] for row in table])
-    real, ours, color = (pick(rows, name) for name in ("real", "translated", "color"))
-    device = kind == "device"
-    who = (
-        "held-out people in the device"
-        if device
-        else "held-out people before phones, against their hidden UV photographs"
-    )
-    suffix = "" if device else "_phone"
-    protocol = f"{who}; one ratio a photograph, both cheeks together; interval by person (BCa)"
-    results = {
-        f"spot_ratio_r{suffix}": agreement.pearson(ours, real, subjects, protocol),
-        f"spot_ratio_r{suffix}_color": agreement.pearson(
-            color,
-            real,
-            subjects,
-            f"the same detector on the blue channel with a threshold of its own; {protocol}",
-        ),
-        f"spot_ratio_r{suffix}_color_gain": agreement.difference_of_r(
-            ours, color, real, subjects, f"translated minus color, paired; {protocol}"
-        ),
-        f"spot_ratio_ccc{suffix}": agreement.lin_ccc(ours, real, subjects, protocol),
-    }
-    apart = agreement.bland_altman(ours, real, subjects, protocol)
-    results |= {
-        f"spot_ratio_bias{suffix}": apart.bias,
-        f"spot_ratio_limit_low{suffix}": apart.low,
-        f"spot_ratio_limit_high{suffix}": apart.high,
-    }
-    for name, table in others.items():
-        theirs = pick(table, "translated")
-        place = suffix or "_device"
-        results[f"spot_ratio_r{place}_{name}"] = agreement.pearson(theirs, real, subjects, protocol)
-        results[f"spot_ratio_r{place}_gain"] = agreement.difference_of_r(
-            ours, theirs, real, subjects, f"this network minus {name}, paired; {protocol}"
-        )
-    if "pigment" in rows[0]:
-        results[f"spot_ratio_r{suffix}_pigment"] = agreement.pearson(
-            ours, pick(rows, "pigment"), subjects, f"against the phantom's exact spots; {protocol}"
-        )
-    return results
-
-
-def mean_of_people(values, subjects) -> Result:
-    """Mean of one value a photograph, NaN where it has none, with its interval."""
-    known = np.isfinite(values)
-    protocol = "mean over held-out people with a UV photograph, inside the skin; interval by person"
-    if not known.any():
-        return Result(float("nan"), n=0, protocol=protocol)
-    interval = bootstrap(by_subject(values[known], subjects[known]), np.mean)
-    return Result(interval.value, interval.low, interval.high, interval.n, protocol=protocol)
-
-
-def by_tone(rows, subjects, ita) -> dict[str, Result]:
-    """The headline for each skin tone that has at least five people."""
-    results = {}
-    for tone, (low, high) in TONES.items():
-        chosen = (ita >= low) & (ita < high)
-        if len(np.unique(subjects[chosen])) < 5:
-            continue
-        pick = lambda name, chosen=chosen: np.array([row[name] for row in rows])[chosen]
-        results[f"spot_ratio_r_{tone}"] = agreement.pearson(
-            pick("translated"),
-            pick("real"),
-            subjects[chosen],
-            f"as spot_ratio_r, people with an individual typology angle from {low} to {high} degrees",
-        )
-    return results
-
-
-def write_table(workdir: pathlib.Path, rows: list[dict]) -> None:
-    """spot_ratios.csv: every held-out photograph with its ratios."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with open(workdir / "spot_ratios.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def figures(rows: list[dict]) -> dict[str, Figure]:
-    """Ratios of translated against real UV photographs, and their differences, for each device."""
-    drawn = {}
-    for device in dict.fromkeys(row["device"] for row in rows):
-        chosen = [row for row in rows if row["device"] == device]
-        pick = lambda name, chosen=chosen: np.array([row[name] for row in chosen])
-        suffix, subjects = "" if device == "device" else f"_{device}", pick("subject")
-        names = [name for name in chosen[0] if name.startswith("translated")] + ["color"]
-        who = f"held-out people before {'the device' if device == 'device' else 'phones'}"
-        drawn[f"spot_ratio{suffix}"] = plots.against(
-            pick("real"),
-            {name.replace("_", " "): pick(name) for name in names},
-            subjects=subjects,
-            caption=f"Spot ratio of both cheeks of {who}, against that of the real UV photograph.",
-        )
-        drawn[f"bland_altman{suffix}"] = plots.bland_altman(
-            pick("translated"),
-            pick("real"),
-            subjects,
-            caption=f"How far the spot ratio of {who} is off (Bland and Altman 1986).",
-        )
-    return drawn
-
-
-def gallery(shown, people: int = 4) -> Figure:
-    """Faces side by side: color, real UV, translated UV, spots of both (red: ours, blue: real)."""
-    order = np.argsort([-np.mean(seen["real"][seen["cheeks"]]) for _, seen in shown])
-    picked = order[np.linspace(0, len(order) - 1, min(people, len(order))).astype(int)]
-    images = []
-    for i in picked:
-        color, seen = shown[i]
-        gray = lambda x: np.repeat(x[..., None], 3, -1)
-        mask = seen["mask"]
-        real = np.where(mask, seen["uv"], 0)
-        both = gray(real)
-        both[seen["real"]] = (40, 110, 255)
-        both[seen["translated"]] = (255, 60, 40)
-        both[seen["real"] & seen["translated"]] = (255, 255, 255)
-        row = [color, gray(real), gray(seen["fake"]), both]
-        images += [cv2.resize(x, (512, 512), interpolation=cv2.INTER_AREA) for x in row]
-    caption = (
-        "Held-out people from many spots to few: color photograph, real UV photograph, translated one, "
-        "spots found (white: in both, blue: in the real one only, red: in the translated one only)."
-    )
-    return Figure(np.stack(images), 4, caption, photographs=True)
+# ---- pictures for a user ---------------------------------------------------------------------
 
 
 def outlined(image: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -17,6 +17,9 @@ from jaxface.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 TOLERANCE = 1e-9  # of each leaf's largest value, in float64; the promise is 1e-6
+# A bias before instance normalisation has no gradient but rounding, which Adam scales to whole steps.
+ROUNDING = {"uvphoto_v2": 1e-6}
+PATCHES = "uvphoto:jit,uvphoto:pmap,uvphoto_v2:jit,uvphoto_v2:pmap"
 
 
 def run(*arguments) -> dict:

@@ -1,6 +1,5 @@
 """Photographs through a translator: what is measured, told and drawn."""
 
-import csv
 import dataclasses
 
 import cv2
@@ -20,82 +19,6 @@ from jaxface.system import TrainState
 TINY = experiment.tiny
 KNOWN = {"face_width": 200.0, "spot_threshold": 0.02}
 blue_of = lambda patches: patches[..., 2:3]  # a network that is known by heart
-
-
-def rows_of(real, translated, color, **more):
-    names = {"real": real, "translated": translated, "color": color} | more
-    return [dict(zip(names, values)) for values in zip(*names.values())]
-
-
-REAL = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-OURS = [0.0, 0.2, 0.1, 0.3, 0.5, 0.4]
-COLOR = [0.5, 0.1, 0.4, 0.3, 0.0, 0.2]
-PEOPLE = np.array(list("abcdef"))
-
-
-# ---- numbers ------------------------------------------------------------------------------------
-
-
-def test_correlations_are_those_of_the_rows():
-    rows = rows_of(REAL, OURS, COLOR, pigment=REAL[::-1])
-    found = uv.correlations(rows, {}, PEOPLE, "device")
-    r = lambda a, b: np.corrcoef(a, b)[0, 1]
-    wanted = {
-        "spot_ratio_r": r(OURS, REAL),
-        "spot_ratio_r_color": r(COLOR, REAL),
-        "spot_ratio_r_color_gain": r(OURS, REAL) - r(COLOR, REAL),
-        # Both have one mean and one variance: then concordance is correlation.
-        "spot_ratio_ccc": r(OURS, REAL),
-        "spot_ratio_bias": 0.0,
-        "spot_ratio_r_pigment": r(OURS, REAL[::-1]),
-    }
-    for name, value in wanted.items():
-        assert found[name].value == pytest.approx(value, abs=1e-12), name
-    apart = 1.96 * np.std(np.subtract(OURS, REAL), ddof=1)
-    assert found["spot_ratio_limit_high"].value == pytest.approx(apart, rel=1e-3)
-    assert found["spot_ratio_limit_low"].value == pytest.approx(-apart, rel=1e-3)
-    assert found["spot_ratio_r"].n == 6 and "in the device" in found["spot_ratio_r"].protocol
-
-
-def test_correlations_before_phones_have_names_of_their_own():
-    rival = rows_of(REAL, COLOR, COLOR)
-    found = uv.correlations(rows_of(REAL, OURS, COLOR), {"v1": rival}, PEOPLE, "phone")
-    r = lambda a: np.corrcoef(a, REAL)[0, 1]
-    assert found["spot_ratio_r_phone"].value == pytest.approx(r(OURS))
-    assert found["spot_ratio_r_phone_v1"].value == pytest.approx(r(COLOR))
-    assert found["spot_ratio_r_phone_gain"].value == pytest.approx(r(OURS) - r(COLOR))
-    assert all("_phone" in name for name in found)
-    assert "hidden UV" in found["spot_ratio_r_phone"].protocol
-    device = uv.correlations(rows_of(REAL, OURS, COLOR), {"v1": rival}, PEOPLE, "device")
-    assert {"spot_ratio_r_device_v1", "spot_ratio_r_device_gain"} < set(device)
-
-
-def test_tones_with_fewer_than_five_people_are_left_out():
-    rows = rows_of(REAL, OURS, COLOR)
-    assert uv.by_tone(rows, PEOPLE, np.full(6, 50.0)).keys() == {"spot_ratio_r_light"}
-    # Borders belong to the lighter tone; one of six is darker.
-    found = uv.by_tone(rows, PEOPLE, np.array([10, 10, 20, 30, 40.9, 9.9]))
-    assert found.keys() == {"spot_ratio_r_medium"}
-    wanted = np.corrcoef(OURS[:5], REAL[:5])[0, 1]
-    assert found["spot_ratio_r_medium"].value == pytest.approx(wanted)
-    assert found["spot_ratio_r_medium"].n == 5
-    # Six photographs, but of four people.
-    assert uv.by_tone(rows, np.array(list("aabbcd")), np.full(6, 0.0)) == {}
-
-
-def test_mean_of_people_passes_over_what_is_not_known():
-    found = uv.mean_of_people(np.array([1.0, np.nan, 3.0]), np.array(["a", "b", "c"]))
-    assert found.value == 2 and found.n == 2 and found.low <= 2 <= found.high
-    none = uv.mean_of_people(np.array([np.nan]), np.array(["a"]))
-    assert np.isnan(none.value) and none.n == 0
-
-
-def test_table_has_every_column_of_every_row(tmp_path):
-    uv.write_table(tmp_path, [{"id": "é", "real": 0.25}, {"id": "b", "translated_v1": 1}])
-    with open(tmp_path / "spot_ratios.csv", encoding="utf-8", newline="") as file:
-        assert list(csv.reader(file)) == [
-            ["id", "real", "translated_v1"], ["é", "0.25", ""], ["b", "", "1"]
-        ]  # fmt: skip
 
 
 # ---- what a run begins with -----------------------------------------------------------------------
@@ -314,3 +237,15 @@ def test_the_network_is_called_with_one_shape_only(photograph, face, photographs
     photographs.read(photograph, network, KNOWN | {"face_width": face.face_width})
     photographs.read(photograph, network, KNOWN | {"face_width": face.face_width * 0.5})
     assert shapes == {((uv.BATCH, TINY.patch, TINY.patch, 3), "float32")}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_without_skin_on_a_cheek_there_is_no_ratio(photograph, face, photographs, whole):
+    photographs.color_detector = spots.Detector(0.03)
+    brow = np.zeros_like(face.mask)
+    row, column = np.nonzero(face.mask)
+    brow[row.min() : row.min() + 20] = face.mask[row.min() : row.min() + 20]
+    found = One(photograph, face._replace(mask=brow))
+    ratios, seen = photographs.measure(found, 0, blue_of, KNOWN, whole)
+    assert not seen["cheeks"].any() and np.isnan(list(ratios.values())).all()
+    assert seen["fake"].any() == whole

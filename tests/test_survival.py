@@ -17,21 +17,23 @@ from flax.traverse_util import flatten_dict
 from jaxface.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
-STEPS = 20  # R1 acts in the first step and in the 17th
+STEPS = 20  # of cleftgan, R1 acts in the first and in the 17th; batches are of 8
+LENGTH = {"cleftgan": "kimg", "uvphoto": "kpatches", "uvphoto_v2": "kpatches"}  # thousand images
+KILLED = {"cleftgan": (3, 8, 12), "uvphoto": (8,), "uvphoto_v2": (8,)}  # after these steps
 LIMIT = 30.0  # seconds that a scheduler waits between SIGTERM and SIGKILL
 
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory):
-    """Starts the launcher on cleftgan:tiny in a process of its own, on the devices it chooses."""
+    """Starts the launcher on an experiment's tiny scale in a process of its own, on its own devices."""
     cache = tmp_path_factory.mktemp("cache")
     flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
 
-    def start(workdir):
+    def start(workdir, name="cleftgan"):
         return subprocess.Popen(
-            [sys.executable, "launch.py", "--experiment=cleftgan:tiny", f"--workdir={workdir}"]
+            [sys.executable, "launch.py", f"--experiment={name}:tiny", f"--workdir={workdir}"]
             + [
-                f"--config.kimg={STEPS * 8 / 1000}",
+                f"--config.{LENGTH[name]}={STEPS * 8 / 1000}",
                 "--config.save_every=2",
                 "--config.sample_every=9",
             ],
@@ -43,14 +45,6 @@ def launch(tmp_path_factory):
         )
 
     return start
-
-
-@pytest.fixture(scope="module")
-def straight(launch, tmp_path_factory):
-    """The workdir of a run that nothing disturbed."""
-    workdir = tmp_path_factory.mktemp("straight")
-    finish(launch(workdir))
-    return workdir
 
 
 def finish(process, code: int = 0, timeout: float = 400) -> str:
@@ -88,11 +82,14 @@ def flip_a_bit(folder: pathlib.Path) -> str:
     return largest.name
 
 
-def test_killed_damaged_and_stopped_equals_the_straight_run(launch, straight, tmp_path):
+@pytest.mark.parametrize("name", LENGTH)
+def test_killed_damaged_and_stopped_equals_the_straight_run(launch, tmp_path_factory, name):
+    straight, tmp_path = tmp_path_factory.mktemp("straight"), tmp_path_factory.mktemp("run")
+    finish(launch(straight, name))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     rng = random.Random(0)
-    for step in (3, 8, 12):
-        process = launch(tmp_path)
+    for step in KILLED[name]:
+        process = launch(tmp_path, name)
         wait_for(process, lambda step=step: logged(tmp_path) >= step)
         time.sleep(rng.uniform(0, 0.2))  # anywhere: in a step, a grid or a save
         process.kill()
@@ -100,23 +97,25 @@ def test_killed_damaged_and_stopped_equals_the_straight_run(launch, straight, tm
     assert logged(tmp_path) < STEPS
 
     older, newest = checkpoints.steps()[-2:]
-    name = flip_a_bit(tmp_path / "checkpoints" / str(newest))
-    process = launch(tmp_path)
+    damaged = flip_a_bit(tmp_path / "checkpoints" / str(newest))
+    process = launch(tmp_path, name)
     wait_for(process, lambda: logged(tmp_path) >= 15)
     process.send_signal(signal.SIGTERM)
     text = finish(process, 143, LIMIT)
-    assert f"{newest} is damaged" in text and name in text
+    assert f"{newest} is damaged" in text and damaged in text
     assert f"Continuing at step {older} of {STEPS}" in text
     step = checkpoints.newest()
     assert f"step {step} is saved" in text.lower() and 15 <= step < STEPS
 
-    text = finish(launch(tmp_path))
+    text = finish(launch(tmp_path, name))
     assert f"Continuing at step {step} of {STEPS}" in text
     state, expected = final_state(tmp_path), final_state(straight)
     assert state.keys() == expected.keys() and len(state) > 100
-    assert [name for name in expected if state[name] != expected[name]] == []
+    assert [leaf for leaf in expected if state[leaf] != expected[leaf]] == []
     assert int(np.frombuffer(state["step"][2], np.int32)[0]) == STEPS
-    for file in ("metrics.jsonl", "results.json"):
+    tables = {file.name for file in straight.glob("*.csv")}
+    assert tables == set() if name == "cleftgan" else {"spot_ratios.csv"}
+    for file in {"metrics.jsonl", "results.json"} | tables:
         assert (tmp_path / file).read_text() == (straight / file).read_text()
 
 

@@ -20,7 +20,7 @@ from jaxface.models.unet import UNet
 from jaxface.ops.warp import vary
 from jaxface.parallel import pmean
 from jaxface.schedules import constant_then_linear
-from jaxface.system import Export, System, TrainState
+from jaxface.system import System, TrainState
 from jaxface.updates import count_skips, no_skips, unless, update
 
 
@@ -59,9 +59,6 @@ def build(config: Config, start=None) -> System:
     half = round(config.constant * config.num_steps)
     rate = constant_then_linear(config.learning_rate, max(half, 1), config.num_steps - half)
     tx = optax.adam(rate, b1=0.5, b2=0.999)
-    photographs = uv.Photographs(config)
-
-    # ---- one training step ------------------------------------------------------------------
 
     def init(key):
         key_g, key_d = jax.random.split(key)
@@ -156,56 +153,7 @@ def build(config: Config, start=None) -> System:
         )
         return state, metrics
 
-    # ---- data, pictures, judgement ----------------------------------------------------------
-
-    @jax.jit
-    def infer(variables, patches):
-        return G.apply(variables, patches)
-
-    def translator(state):
-        variables = {
-            "params": state.params["generator"],
-            "batch_stats": state.model_state["generator"],
-        }
-        return lambda patches: infer(variables, patches)
-
-    def batches(start, process_index=0, process_count=1):
-        return photographs.pairs(start, process_index, process_count)
-
-    def evaluate(state, key):
-        return photographs.judge(state, translator(state))
-
-    def progress(state, key):
-        return photographs.follow(state, translator(state))
-
-    def sample(state, key, number, label=""):
-        return photographs.sample(translator(state), number)
-
-    def readings(state, path):
-        return photographs.readings(state, translator(state), path)
-
-    def export(state):
-        takes = {"color": (config.patch, config.patch, 3)}
-        variables = {"params": state.params, "model_state": state.model_state}
-        return Export(variables, {"generator": (translator(state), takes)})
-
-    def start_from(state):
-        """`state` with the networks of `start`; UserError lists every name and shape that differs."""
-        return uv.begin_with(state, start)
-
-    return System(
-        init=init,
-        train_step=train_step,
-        batches=batches,
-        evals={"spots": evaluate},
-        monitors={"spots": progress},
-        sample=sample,
-        readings=readings,
-        export=export,
-        resident=photographs.open,
-        preview=photographs.preview,
-        start_from=start_from if start else None,
-    )
+    return uv.Photographs(config).system(init, train_step, G.apply, start=start)
 
 
 def statistics(variables) -> dict:

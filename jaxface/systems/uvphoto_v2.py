@@ -31,7 +31,7 @@ from jaxface.ops.camera import other_camera
 from jaxface.ops.warp import vary
 from jaxface.parallel import gather, pmean
 from jaxface.schedules import constant_then_linear
-from jaxface.system import Export, System, TrainState
+from jaxface.system import System, TrainState
 from jaxface.updates import count_skips, no_skips, unless, update
 
 GENERATORS = ("generator", "inverse")
@@ -87,10 +87,6 @@ def build(config: Config, start=None) -> System:
     half = round(config.constant * config.num_steps)
     rate = constant_then_linear(config.learning_rate, max(half, 1), config.num_steps - half)
     tx = optax.adam(rate, b1=0.5, b2=0.999)
-    photographs = uv.Photographs(config)
-    v1 = start if start and "inverse" not in start["params"] else None
-
-    # ---- one training step ------------------------------------------------------------------
 
     def init(key):
         color = jnp.zeros([2, config.patch, config.patch, 3])
@@ -239,56 +235,9 @@ def build(config: Config, start=None) -> System:
         )
         return state, metrics
 
-    # ---- data, pictures, judgement ----------------------------------------------------------
-
-    @jax.jit
-    def infer(variables, patches):
-        return nets["generator"].apply(variables, patches)
-
-    def translator(params, stats):
-        variables = {"params": params["generator"], "batch_stats": stats.get("generator", {})}
-        return lambda patches: infer(variables, patches)
-
-    def ours(state):
-        return translator(state.params, state.model_state)
-
-    def batches(start, process_index=0, process_count=1):
-        return photographs.pairs_and_phones(start, process_index, process_count)
-
-    def evaluate(state, key):
-        rivals = {"v1": translator(v1["params"], v1.get("model_state", {}))} if v1 else {}
-        return photographs.judge(state, ours(state), rivals)
-
-    def progress(state, key):
-        return photographs.follow(state, ours(state))
-
-    def sample(state, key, number, label=""):
-        return photographs.sample(ours(state), number)
-
-    def readings(state, path):
-        return photographs.readings(state, ours(state), path)
-
-    def export(state):
-        takes = {"color": (config.patch, config.patch, 3)}
-        variables = {"params": state.params, "model_state": state.model_state}
-        return Export(variables, {"generator": (ours(state), takes)})
-
-    def start_from(state):
-        """`state` with the networks of `start`; UserError lists every name and shape that differs."""
-        return uv.begin_with(state, start)
-
-    return System(
-        init=init,
-        train_step=train_step,
-        batches=batches,
-        evals={"spots": evaluate},
-        monitors={"spots": progress},
-        sample=sample,
-        readings=readings,
-        export=export,
-        resident=lambda: photographs.open(phones=True),
-        preview=photographs.preview,
-        start_from=start_from if start else None,
+    rivals = {"v1": start} if start and "inverse" not in start["params"] else None
+    return uv.Photographs(config).system(
+        init, train_step, nets["generator"].apply, phones=True, start=start, rivals=rivals
     )
 
 
