@@ -62,6 +62,7 @@ tiny = replace(
     init_from="",
     num_subjects=12,
     side=256,
+    batch=8,
     patch=64,
     stride=32,
     tile_stride=32,

@@ -15,11 +15,11 @@ import pytest
 from jaxface import parallel
 from jaxface.errors import UserError
 
+SYSTEMS = ("conv_net", "cleftgan", "uvphoto", "uvphoto_v2")
 ROOT = pathlib.Path(__file__).parents[1]
 TOLERANCE = 1e-9  # of each leaf's largest value, in float64; the promise is 1e-6
-# A bias before instance normalisation has no gradient but rounding, which Adam scales to whole steps.
-ROUNDING = {"uvphoto_v2": 1e-6}
-PATCHES = "uvphoto:jit,uvphoto:pmap,uvphoto_v2:jit,uvphoto_v2:pmap"
+# What has no gradient, a bias before instance normalisation, holds nothing but rounding.
+FLOOR = {"uvphoto_v2": 1e-4}  # below this a leaf's largest value is not what its error is measured by
 
 
 def run(*arguments) -> dict:
@@ -42,8 +42,8 @@ def numbers(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        one = pool.submit(run, out / "1.npz", 1, "conv_net:jit,cleftgan:jit")
-        runs = "conv_net:jit,conv_net:pmap,cleftgan:jit,cleftgan:pmap"
+        one = pool.submit(run, out / "1.npz", 1, ",".join(f"{system}:jit" for system in SYSTEMS))
+        runs = ",".join(f"{system}:{mode}" for system in SYSTEMS for mode in ("jit", "pmap"))
         eight = pool.submit(run, out / "8.npz", 8, runs)
         concurrent.futures.wait([one, eight])
         runs = "conv_net:jit,conv_net:pmap,cleftgan:jit"
@@ -59,16 +59,17 @@ def assert_equal_runs(reference: dict, other: dict, run: str) -> None:
     for name, value in wanted.items():
         assert value.dtype == given[name].dtype and value.shape == given[name].shape, name
         value, near = value.astype(np.float64), given[name].astype(np.float64)
-        scale = max(np.abs(value).max(initial=0), 1e-12)
+        scale = max(np.abs(value).max(initial=0), FLOOR.get(system, 1e-12))
         error = np.abs(value - near).max(initial=0) / scale
         # What a system logs or steers by in float32 carries that type's rounding.
         assert error < (1e-6 if given[name].dtype == np.float32 else TOLERANCE), (name, error)
 
 
-@pytest.mark.parametrize("run", ["conv_net:jit", "conv_net:pmap", "cleftgan:jit", "cleftgan:pmap"])
-def test_eight_devices_equal_one(numbers, run):
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_eight_devices_equal_one(numbers, system, mode):
     """State, gradients (kept by both optimizers) and metrics after one step and after two."""
-    assert_equal_runs(numbers["1"], numbers["8"], run)
+    assert_equal_runs(numbers["1"], numbers["8"], f"{system}:{mode}")
 
 
 @pytest.mark.parametrize("run", ["conv_net:jit", "conv_net:pmap", "cleftgan:jit"])
