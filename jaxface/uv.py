@@ -245,15 +245,15 @@ class Photographs:
             yield batch | {name: np.full(rows, value) for name, value in self.known.items()}
 
     def pairs_and_phones(
-        self, start: int, process_index: int = 0, process_count: int = 1
+        self, every: int, start: int, process_index: int = 0, process_count: int = 1
     ) -> Iterator[dict]:
-        """`pairs` with as many windows of unpaired photographs beside them, as "phone"."""
-        config = self.config
+        """`pairs`; each `every`-th, from the first on, with as many unpaired windows, as "phone"."""
+        config, first = self.config, -(-start // every)
         phones = self._cut(
-            self.unpaired, config.batch, config.seed + 1, start, process_index, process_count
+            self.unpaired, config.batch, config.seed + 1, first, process_index, process_count
         )
-        for batch in self.pairs(start, process_index, process_count):
-            yield batch | {"phone": next(phones)["color"]}
+        for step, batch in enumerate(self.pairs(start, process_index, process_count), start):
+            yield batch | ({} if step % every else {"phone": next(phones)["color"]})
 
     def _first(self, found, number: int) -> tuple[np.ndarray, np.ndarray]:
         """The first pairs of patches that are cut, uint8 [N, P, P, 3] and [N, P, P, 1]."""
@@ -280,7 +280,7 @@ class Photographs:
         train_step: Callable,
         generator: Callable,
         *,
-        phones: bool = False,
+        phones: int = 0,
         start: dict | None = None,
         rivals: dict[str, dict] | None = None,
     ) -> System:
@@ -289,7 +289,7 @@ class Photographs:
         Args:
           init, train_step: the method, as in `System`; its state has a "generator".
           generator: (variables, color patches [N, P, P, 3]) -> UV patches [N, P, P, 1].
-          phones: whether it also learns from photographs without a partner (`pairs_and_phones`).
+          phones: batches from one with photographs that have no partner to the next; 0: none has.
           start: what config.init_from names, read: {"params": ..., "model_state": ...}.
           rivals: {suffix: the same of another run} that are measured beside it on the same people.
         """
@@ -319,13 +319,13 @@ class Photographs:
         return System(
             init=init,
             train_step=train_step,
-            batches=self.pairs_and_phones if phones else self.pairs,
+            batches=functools.partial(self.pairs_and_phones, phones) if phones else self.pairs,
             evals={"spots": judge},
             monitors={"spots": lambda state, key: self.follow(state, ours(state))},
             sample=lambda state, key, number, label="": self.sample(ours(state), number),
             readings=lambda state, path: self.readings(state, ours(state), path),
             export=export,
-            resident=lambda: self.open(phones),
+            resident=lambda: self.open(bool(phones)),
             preview=self.preview,
             start_from=(lambda state: begin_with(state, start)) if start else None,
         )

@@ -19,7 +19,9 @@ SYSTEMS = ("conv_net", "cleftgan", "uvphoto", "uvphoto_v2")
 ROOT = pathlib.Path(__file__).parents[1]
 TOLERANCE = 1e-9  # of each leaf's largest value, in float64; the promise is 1e-6
 # What has no gradient, a bias before instance normalisation, holds nothing but rounding.
-FLOOR = {"uvphoto_v2": 1e-4}  # below this a leaf's largest value is not what its error is measured by
+FLOOR = {
+    "uvphoto_v2": 1e-4
+}  # below this a leaf's largest value is not what its error is measured by
 
 
 def run(*arguments) -> dict:

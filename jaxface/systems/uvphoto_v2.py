@@ -10,7 +10,8 @@ inverse F from UV to color:
   pairs again     least squares of D_rgb(F(y)) + lambda_cycle |G(F(y)) - y|
 
 weighted with 1, `unpaired` and `unpaired`. D_uv learns from real UV photographs, D_rgb from phone ones.
-The noise keeps G from hiding x' in G(x') for F to find (Chu et al. 2017, arXiv 1712.02950).
+Phones, and the second and third row with them, take part in every `phones_every`-th step. The noise keeps G
+from hiding x' in G(x') for F to find (Chu et al. 2017, arXiv 1712.02950).
 """
 
 import dataclasses
@@ -36,6 +37,9 @@ from jaxface.updates import count_skips, no_skips, unless, update
 
 GENERATORS = ("generator", "inverse")
 DISCRIMINATORS = ("discriminator", "discriminator_uv", "discriminator_rgb")
+PAIRED = ("generator", "discriminator", "l1", "detail")  # losses of every step
+JOINT = ("l1_inverse", "generator_uv", "generator_rgb", "cycle_phone", "cycle_uv")
+JOINT += ("discriminator_uv", "discriminator_rgb")  # of those in which phones take part
 
 
 @dataclasses.dataclass
@@ -46,6 +50,9 @@ class Config(uv.PhotoConfig):
     inverse_blocks: int = 9  # CG: 9 at 256 px, 6 at 128 px
     lambda_cycle: float = 10.0  # CG
     unpaired: float = 1.0  # weight of all that phones take part in (ours)
+    phones_every: int = (
+        1  # steps from one with phones to the next; the others know pairs alone (ours)
+    )
     noise: float = 0.02  # standard deviation added to G(x') before F, in [-1, 1] (ours)
     camera: float = 0.5  # chance that a device photograph is seen as by another camera (ours)
     pool: int = 50  # earlier results kept for the unconditional discriminators (CG)
@@ -68,6 +75,8 @@ def networks(config: Config) -> dict:
 def check(config: Config) -> None:
     """Raises UserError for settings that cannot train, before anything is read or computed."""
     uv.check(config)
+    if config.phones_every < 1:
+        raise UserError(f"config.phones_every={config.phones_every}: use 1 or more.")
     if config.pool < config.batch:
         raise UserError(
             f"config.pool={config.pool} is smaller than config.batch={config.batch}: use {config.batch} "
@@ -86,7 +95,13 @@ def build(config: Config, start=None) -> System:
     nets = networks(config)
     half = round(config.constant * config.num_steps)
     rate = constant_then_linear(config.learning_rate, max(half, 1), config.num_steps - half)
-    tx = optax.adam(rate, b1=0.5, b2=0.999)
+
+    def optimizer(name):
+        """Adam of one network, at the rate of the run's step however seldom it moves."""
+        every = 1 if name in (GENERATORS[0], DISCRIMINATORS[0]) else config.phones_every
+        return optax.adam(lambda count: rate(count * every), b1=0.5, b2=0.999)
+
+    tx = {name: optimizer(name) for name in nets}
 
     def init(key):
         color = jnp.zeros([2, config.patch, config.patch, 3])
@@ -104,7 +119,7 @@ def build(config: Config, start=None) -> System:
         return TrainState(
             step=jnp.zeros([], jnp.int32),
             params=params,
-            opt_state={name: tx.init(tree) for name, tree in params.items()},
+            opt_state={name: tx[name].init(tree) for name, tree in params.items()},
             model_state={name: tree.get("batch_stats", {}) for name, tree in made.items()},
             ema={},
             control={
@@ -112,6 +127,8 @@ def build(config: Config, start=None) -> System:
                 "pool_uv": pool.empty(config.pool, config.patch, 1),
                 "pool_rgb": pool.empty(config.pool, config.patch, 3),
                 "skipped": no_skips(*nets),
+                "newest": {f"loss/{name}": jnp.float32(0) for name in PAIRED + JOINT}
+                | {f"gradient/{name}": jnp.float32(0) for name in nets},
             },
         )
 
@@ -121,15 +138,20 @@ def build(config: Config, start=None) -> System:
             key, 7
         )
         example, rows = batch["example"], len(batch["example"])
+        # Whether phones take part is told by the batch's structure: two programs are compiled.
+        joint = "phone" in batch
         each = lambda key: jax.vmap(lambda e: jax.random.fold_in(key, e))(example)
         pair = uv.scaled(jnp.concatenate([batch["color"], batch["uv"]], -1))
         pair = vary(pair, each(key_pair), config.patch, config.warp)
-        phone = vary(uv.scaled(batch["phone"]), each(key_phone), config.patch, config.warp)
         device, real = pair[..., :3], pair[..., 3:]
         seen = other_camera(device, each(key_camera), config.camera)
-        noise = jax.vmap(lambda k: jax.random.normal(k, real.shape[1:], real.dtype))(
-            each(key_noise)
-        )
+        shown = seen
+        if joint:
+            phone = vary(uv.scaled(batch["phone"]), each(key_phone), config.patch, config.warp)
+            noise = jax.vmap(lambda k: jax.random.normal(k, real.shape[1:], real.dtype))(
+                each(key_noise)
+            )
+            shown = jnp.concatenate([seen, phone])
 
         calls = itertools.count()  # each pass through a network drops units of its own
 
@@ -150,19 +172,26 @@ def build(config: Config, start=None) -> System:
 
         def generator_loss(params):
             judges, stats = state.params, state.model_state
-            both, stats = run("generator", params, stats, jnp.concatenate([seen, phone]))
-            fake, fake_phone = jnp.split(both, 2)
-            noisy = fake_phone + config.noise * noise
-            back, stats = run("inverse", params, stats, jnp.concatenate([real, noisy]))
-            made, back_phone = jnp.split(back, 2)
-            again, stats = run("generator", params, stats, made)
+            translated, stats = run("generator", params, stats, shown)
+            fake = translated[:rows]
             on_pair, _ = run("discriminator", judges, stats, jnp.concatenate([seen, fake], -1))
-            on_uv, _ = run("discriminator_uv", judges, stats, fake_phone)
-            on_rgb, _ = run("discriminator_rgb", judges, stats, made)
             terms = {
                 "generator": losses.generator_nonsaturating(on_pair).mean(),
                 "l1": losses.l1(fake, real).mean(),
                 "detail": losses.detail(fake, real, uv.DETAIL).mean(),
+            }
+            total = terms["generator"] + config.lambda_l1 * terms["l1"]
+            total += config.lambda_detail * terms["detail"]
+            if not joint:
+                return total, (terms, stats, {"fake": fake})
+            fake_phone = translated[rows:]
+            noisy = fake_phone + config.noise * noise
+            back, stats = run("inverse", params, stats, jnp.concatenate([real, noisy]))
+            made, back_phone = jnp.split(back, 2)
+            again, stats = run("generator", params, stats, made)
+            on_uv, _ = run("discriminator_uv", judges, stats, fake_phone)
+            on_rgb, _ = run("discriminator_rgb", judges, stats, made)
+            terms |= {
                 "l1_inverse": losses.l1(made, device).mean(),
                 "generator_uv": losses.least_squares_real(on_uv).mean(),
                 "generator_rgb": losses.least_squares_real(on_rgb).mean(),
@@ -171,12 +200,11 @@ def build(config: Config, start=None) -> System:
             }
             unpaired = terms["generator_uv"] + terms["generator_rgb"]
             unpaired += config.lambda_cycle * (terms["cycle_phone"] + terms["cycle_uv"])
-            paired = terms["generator"] + config.lambda_detail * terms["detail"]
-            paired += config.lambda_l1 * (terms["l1"] + terms["l1_inverse"])
-            return paired + config.unpaired * unpaired, (terms, stats, fake, fake_phone, made)
+            total += config.lambda_l1 * terms["l1_inverse"] + config.unpaired * unpaired
+            return total, (terms, stats, {"fake": fake, "fake_phone": fake_phone, "made": made})
 
         def discriminator_loss(params, stats):
-            """All three at once: what one is told does not depend on the others."""
+            """All at once: what one is told does not depend on the others."""
 
             def judge(name, fake, real, of_fake, of_real):
                 nonlocal stats
@@ -187,57 +215,69 @@ def build(config: Config, start=None) -> System:
             logistic = (losses.discriminator_logistic_fake, losses.discriminator_logistic_real)
             squares = (losses.least_squares_fake, losses.least_squares_real)
             beside = lambda image: jnp.concatenate([seen, image], -1)
-            told = {
-                "discriminator": judge("discriminator", beside(fake), beside(real), *logistic),
-                "discriminator_uv": judge("discriminator_uv", shown_uv, real, *squares),
-                "discriminator_rgb": judge("discriminator_rgb", shown_rgb, phone, *squares),
-            }
+            told = {"discriminator": judge("discriminator", beside(fake), beside(real), *logistic)}
+            if joint:
+                told |= {
+                    "discriminator_uv": judge("discriminator_uv", old_uv, real, *squares),
+                    "discriminator_rgb": judge("discriminator_rgb", old_rgb, phone, *squares),
+                }
             return sum(told.values()), (told, stats)
 
         # Generators first, then the discriminators on what was made before (CycleGAN's order).
-        generators = {name: state.params[name] for name in GENERATORS}
-        (loss, (terms, stats, fake, fake_phone, made)), grads = jax.value_and_grad(
-            generator_loss, has_aux=True
-        )(generators)
+        moving = GENERATORS if joint else GENERATORS[:1]
+        (loss, (terms, stats, made)), grads = jax.value_and_grad(generator_loss, has_aux=True)(
+            {name: state.params[name] for name in moving}
+        )
         stats = {name: stats[name] for name in nets}
-        fake, fake_phone, made = jax.lax.stop_gradient((fake, fake_phone, made))
-        shown_uv, pool_uv = exchanged(state.control["pool_uv"], fake_phone, key_uv, axis)
-        shown_rgb, pool_rgb = exchanged(state.control["pool_rgb"], made, key_rgb, axis)
-        discriminators = {name: state.params[name] for name in DISCRIMINATORS}
+        made = jax.lax.stop_gradient(made)
+        fake, pools = made["fake"], {}
+        if joint:
+            old_uv, pools["pool_uv"] = exchanged(
+                state.control["pool_uv"], made["fake_phone"], key_uv, axis
+            )
+            old_rgb, pools["pool_rgb"] = exchanged(
+                state.control["pool_rgb"], made["made"], key_rgb, axis
+            )
+        judging = DISCRIMINATORS if joint else DISCRIMINATORS[:1]
         (_, (told, stats)), grads_d = jax.value_and_grad(discriminator_loss, has_aux=True)(
-            discriminators, stats
+            {name: state.params[name] for name in judging}, stats
         )
         loss, terms, told, grads, grads_d = pmean((loss, terms, told, grads, grads_d), axis)
 
-        params, opt_state, now = {}, {}, {}
-        for name in nets:
-            gradient = (grads | grads_d)[name]
+        params, opt_state = dict(state.params), dict(state.opt_state)
+        now = {name: jnp.asarray(False) for name in nets}
+        for name, gradient in (grads | grads_d).items():
             params[name], opt_state[name], now[name] = update(
-                tx, told.get(name, loss), gradient, state.params[name], state.opt_state[name]
+                tx[name], told.get(name, loss), gradient, params[name], opt_state[name]
             )
         skipped = count_skips(state.control["skipped"], now)
-        metrics = {f"loss/{name}": value for name, value in (terms | told).items()}
-        metrics |= {f"gradient/{n}": optax.tree.norm(g) for n, g in (grads | grads_d).items()}
-        metrics |= {f"skipped/{name}": value for name, value in skipped.items()}
+        numbers = {f"loss/{name}": value for name, value in (terms | told).items()}
+        numbers |= {f"gradient/{n}": optax.tree.norm(g) for n, g in (grads | grads_d).items()}
+        newest = {name: jnp.asarray(value, jnp.float32) for name, value in numbers.items()}
+        newest = state.control["newest"] | newest
+        metrics = newest | {f"skipped/{name}": value for name, value in skipped.items()}
         metrics["rate"] = jnp.asarray(rate(state.step), jnp.float32)
+        kept = {n: unless(now["generator"], new, state.control[n]) for n, new in pools.items()}
         state = TrainState(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
             model_state={n: unless(now[n], stats[n], state.model_state[n]) for n in nets},
             ema={},
-            control={
-                "photographs": uv.facts(batch),
-                "pool_uv": unless(now["generator"], pool_uv, state.control["pool_uv"]),
-                "pool_rgb": unless(now["generator"], pool_rgb, state.control["pool_rgb"]),
-                "skipped": skipped,
-            },
+            control=state.control
+            | kept
+            | {"photographs": uv.facts(batch), "skipped": skipped, "newest": newest},
         )
         return state, metrics
 
     rivals = {"v1": start} if start and "inverse" not in start["params"] else None
     return uv.Photographs(config).system(
-        init, train_step, nets["generator"].apply, phones=True, start=start, rivals=rivals
+        init,
+        train_step,
+        nets["generator"].apply,
+        phones=config.phones_every,
+        start=start,
+        rivals=rivals,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import uvphoto_v2 as experiment
-from jaxface import losses
+from jaxface import losses, uv
 from jaxface.errors import UserError
 from jaxface.ops.camera import other_camera
 from jaxface.ops.warp import vary, window_for
@@ -110,7 +110,7 @@ def by_hand(config, state, batch, key):
     apart = lambda a, b: jnp.abs(a - b).mean()
     score = lambda name, image, goal: ((forward(name, image) - goal) ** 2).mean()
     terms = {
-        "generator": bce(beside(fake, 3), 1),
+        "generator": bce(beside(fake, 1), 1),
         "l1": apart(fake, real),
         "detail": losses.detail(fake, real, 16).mean(),
         "l1_inverse": apart(inverse(real), device),
@@ -156,6 +156,76 @@ def test_pools_fill_and_then_exchange(tiny, first):
             assert np.asarray(control[name]["images"]).any((1, 2, 3)).all()
 
 
+def test_steps_without_phones_are_those_of_pairs_alone(tiny, first):
+    """The other networks, their pools and what was last said of them stay; the pair's terms do not."""
+    _, state, step, key = tiny
+    batch = {name: rows for name, rows in batch_of(TINY).items() if name != "phone"}
+    new, metrics = step(state, batch, key)
+    terms = jax.jit(lambda *given: alone_by_hand(TINY, *given))(state, batch, key)
+    for name, value in terms.items():
+        np.testing.assert_allclose(metrics[f"loss/{name}"], value, rtol=1e-4, err_msg=name)
+    for name in ("inverse", "discriminator_uv", "discriminator_rgb"):
+        for part in ("params", "opt_state", "model_state"):
+            assert not leaves_differ(getattr(state, part)[name], getattr(new, part)[name])
+    for name in ("generator", "discriminator"):
+        assert leaves_differ(state.params[name], new.params[name])
+    for name in ("pool_uv", "pool_rgb"):
+        assert not leaves_differ(state.control[name], new.control[name])
+    assert all(float(metrics[f"loss/{name}"]) == 0 for name in uvphoto_v2.JOINT)
+    later, metrics = step(first[0], batch_of(TINY, 1, 1), key)
+    assert all(float(metrics[f"loss/{name}"]) > 0 for name in uvphoto_v2.JOINT)
+    _, said = step(later, batch, key)
+    assert all(said[f"loss/{name}"] == metrics[f"loss/{name}"] for name in uvphoto_v2.JOINT)
+    assert step._cache_size() == 2
+
+
+def alone_by_hand(config, state, batch, key):
+    """The losses of a first step without phones: G's batch is the pair's alone."""
+    nets = uvphoto_v2.networks(config)
+    keys = jax.random.split(jax.random.fold_in(key, state.step), 7)
+    example = batch["example"]
+    each = lambda key: jnp.stack([jax.random.fold_in(key, e) for e in example])
+    patches = lambda name: vary(
+        batch[name] / jnp.float32(127.5) - 1, each(keys[0]), config.patch, config.warp
+    )
+    seen = other_camera(patches("color"), each(keys[2]), config.camera)
+    variables = lambda name: {
+        "params": state.params[name], "batch_stats": state.model_state[name]
+    }  # fmt: skip
+    forward = lambda name, x, call: nets[name].apply(
+        variables(name), x, train=True, mutable=["batch_stats"], example=example,
+        rngs={"dropout": jax.random.fold_in(keys[4], call)},
+    )[0]  # fmt: skip
+    fake, real = forward("generator", seen, 0), patches("uv")
+    beside = lambda image, call: forward("discriminator", jnp.concatenate([seen, image], -1), call)
+    bce = lambda logits, label: -jnp.log(jax.nn.sigmoid(logits if label else -logits)).mean()
+    return {
+        "generator": bce(beside(fake, 1), 1),
+        "l1": jnp.abs(fake - real).mean(),
+        "detail": losses.detail(fake, real, 16).mean(),
+        "discriminator": (bce(beside(fake, 2), 0) + bce(beside(real, 3), 1)) / 2,
+    }
+
+
+def test_phones_come_with_every_third_batch_wherever_a_run_begins(monkeypatch):
+    class Drawn:
+        def __init__(self, found, batch, seed, start, *processes):
+            self.found, self.at = found, start
+
+        def __next__(self):
+            self.at += 1
+            return {"color": (self.found, self.at - 1)}
+
+    found = uv.Photographs(TINY)
+    monkeypatch.setattr(uv.Photographs, "unpaired", "phones")
+    monkeypatch.setattr(found, "_cut", Drawn)
+    monkeypatch.setattr(found, "pairs", lambda *given: iter([{}] * 9))
+    for start in range(5):
+        got = [b.get("phone", (0, None))[1] for b in found.pairs_and_phones(3, start)]
+        whole = [0, None, None, 1, None, None, 2, None, None, 3, None, None, 4]
+        assert got == whole[start : start + 9]
+
+
 def test_a_poisoned_batch_changes_nothing_but_the_count(tiny, first):
     """A pair that is no number skips what hears of it; D of phones is not told of pairs."""
     _, _, step, key = tiny
@@ -177,6 +247,7 @@ def test_a_poisoned_batch_changes_nothing_but_the_count(tiny, first):
 @pytest.mark.parametrize(
     "changes,words",
     [
+        ({"phones_every": 0}, "config.phones_every=0: use 1 or more"),
         ({"pool": 1}, "config.pool=1 is smaller than config.batch=2: use 2"),
         ({"levels": 7}, "config.patch=64 cannot be halved config.levels=7 times.*multiple of 128"),
         ({"patch": 72}, "config.patch=72.*multiple of 16"),
