@@ -13,8 +13,8 @@ judge. One spot ratio each, against the real UV photograph:
 
 Invented spots cover 0.21 % of spot-free skin; tilings shifted by half a stride differ by 7.8 gray levels,
 which instance normalisation costs. 2,000 steps of 8 patches, from every 64th px alone, gave 0.83 (commit
-76c0c15, 14 min): what counts is the number of updates. Without `lambda_detail` the network passes spots over (1 px in
-100 is spot, and the L1 of the rest hides it). The published scale has not been run.
+76c0c15, 14 min): what counts is the number of updates. Without `lambda_detail` the network passes spots
+over (1 px in 100 is spot, and the L1 of the rest hides it). The published scale has not been run.
 """
 
 from dataclasses import replace
