@@ -1,6 +1,7 @@
 """Both UV-photo Nets from the command line: trained, judged, drawn, exported, asked about photographs."""
 
 import csv
+import dataclasses
 import importlib
 import json
 
@@ -25,8 +26,9 @@ def run(*arguments) -> None:
 def cache(tmp_path_factory):
     """Both systems train on the same rendered people: they are rendered once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAXFACE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("JAXFACE_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="module", params=["uvphoto", "uvphoto_v2"])
@@ -47,7 +49,7 @@ def test_a_run_leaves_numbers_pictures_and_a_report(trained):
     assert {"spot_ratio_r", "spot_ratio_r_color_gain", "spot_ratio_r_phone"} <= set(results)
     assert results["spot_ratio_r"]["n"] == 2
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss/l1"] for line in lines if "loss/l1" in line]
+    losses = [line["value"] for line in lines if line["name"] == "loss/l1"]
     assert len(losses) == STEPS and np.isfinite(losses).all()
     with open(workdir / "spot_ratios.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -64,12 +66,13 @@ def test_judged_again_it_is_the_same(trained):
     assert json.loads((workdir / "results.json").read_text()) == json.loads(before)
 
 
-def test_photographs_are_read_and_the_blank_one_is_named(trained, tmp_path):
-    """A photograph of somebody who was held out gives what judgement translated."""
+def test_photographs_are_read_and_the_blank_one_is_named(trained, cache, tmp_path):
+    """A photograph of somebody who was held out is read in full size."""
     name, workdir = trained
     folder = tmp_path / "photographs"
     folder.mkdir()
-    config = importlib.import_module(f"experiments.{name}").tiny
+    tiny = importlib.import_module(f"experiments.{name}").tiny
+    config = dataclasses.replace(tiny, build_dir=str(cache / "data"))
     face = photos.open_photos(config, "heldout", paired=True).color(0)
     Image.fromarray(face).save(folder / "face.png")
     Image.new("RGB", (300, 300), "white").save(folder / "blank.png")
