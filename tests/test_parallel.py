@@ -18,10 +18,9 @@ from jaxface.errors import UserError
 SYSTEMS = ("conv_net", "cleftgan", "uvphoto", "uvphoto_v2")
 ROOT = pathlib.Path(__file__).parents[1]
 TOLERANCE = 1e-9  # of each leaf's largest value, in float64; the promise is 1e-6
-# What has no gradient, a bias before instance normalisation, holds nothing but rounding.
-FLOOR = {
-    "uvphoto_v2": 1e-4
-}  # below this a leaf's largest value is not what its error is measured by
+# A bias before instance normalisation has no gradient but rounding, of about 1e-15. Nothing below FLOOR
+# measures an error by itself, and what Adam (eps 1e-8) makes of that rounding in a step is let pass.
+FLOOR, IDLE = {"uvphoto_v2": 1e-4}, {"uvphoto_v2": 1e-7}
 
 
 def run(*arguments) -> dict:
@@ -63,8 +62,9 @@ def assert_equal_runs(reference: dict, other: dict, run: str) -> None:
         value, near = value.astype(np.float64), given[name].astype(np.float64)
         scale = max(np.abs(value).max(initial=0), FLOOR.get(system, 1e-12))
         error = np.abs(value - near).max(initial=0) / scale
+        bound = IDLE.get(system, TOLERANCE) if name.endswith("/bias") else TOLERANCE
         # What a system logs or steers by in float32 carries that type's rounding.
-        assert error < (1e-6 if given[name].dtype == np.float32 else TOLERANCE), (name, error)
+        assert error < (1e-6 if given[name].dtype == np.float32 else bound), (name, error)
 
 
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
