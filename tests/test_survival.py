@@ -114,7 +114,7 @@ def test_killed_damaged_and_stopped_equals_the_straight_run(launch, tmp_path_fac
     assert [leaf for leaf in expected if state[leaf] != expected[leaf]] == []
     assert int(np.frombuffer(state["step"][2], np.int32)[0]) == STEPS
     tables = {file.name for file in straight.glob("*.csv")}
-    assert tables == set() if name == "cleftgan" else {"spot_ratios.csv"}
+    assert tables == (set() if name == "cleftgan" else {"spot_ratios.csv"})
     for file in {"metrics.jsonl", "results.json"} | tables:
         assert (tmp_path / file).read_text() == (straight / file).read_text()
 
