@@ -165,6 +165,30 @@ def begin_with(state, start: dict):
     return state.replace(params=params, model_state=stats)
 
 
+def statistics(variables) -> dict:
+    """What normalisation keeps; {} where nothing is kept."""
+    return variables.get("batch_stats", {})
+
+
+def run(module, params, stats, x, key, example, axis):
+    """A network in training mode: its result and its statistics moved by the batch.
+
+    Args:
+      key, example: of its dropout, as `layers.Dropout` takes them.
+      axis: pmap axis, or None.
+    """
+    y, moved = module.apply(
+        {"params": params, "batch_stats": stats},
+        x,
+        train=True,
+        axis=axis,
+        example=example,
+        mutable=["batch_stats"],
+        rngs={"dropout": key},
+    )
+    return y, statistics(moved)
+
+
 # ---- photographs ----------------------------------------------------------------------------
 
 
@@ -295,14 +319,16 @@ class Photographs:
         """
         infer = jax.jit(generator)
 
+        def networks_of(state):
+            return {"params": state.params, "model_state": state.model_state}
+
         def translator(networks):
-            """`networks`: a state, or the part of a file that is like one."""
             stats = networks["model_state"].get("generator", {})
             variables = {"params": networks["params"]["generator"], "batch_stats": stats}
             return lambda patches: infer(variables, patches)
 
         def ours(state):
-            return translator({"params": state.params, "model_state": state.model_state})
+            return translator(networks_of(state))
 
         def judge(state, key):
             others = {
@@ -313,8 +339,7 @@ class Photographs:
 
         def export(state):
             takes = {"color": (self.config.patch, self.config.patch, 3)}
-            variables = {"params": state.params, "model_state": state.model_state}
-            return Export(variables, {"generator": (ours(state), takes)})
+            return Export(networks_of(state), {"generator": (ours(state), takes)})
 
         return System(
             init=init,

@@ -32,8 +32,17 @@ class PatchGAN(nn.Module):
     dtype: Any = None  # of the convolutions; None is that of input and parameters
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False, axis: str | None = None) -> jax.Array:
-        """With `train`, batch normalisation takes the batch's statistics."""
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool = False,
+        axis: str | None = None,
+        example: jax.Array | None = None,
+    ) -> jax.Array:
+        """With `train`, batch normalisation takes the batch's statistics.
+
+        `example` is taken as every translation network takes it, and means nothing without dropout.
+        """
         use_bias = self.norm == "instance"  # batch normalisation would take it out again
 
         def conv(x, name, features, stride, use_bias):

@@ -70,7 +70,7 @@ def build(config: Config, start=None) -> System:
             step=jnp.zeros([], jnp.int32),
             params=params,
             opt_state=jax.tree.map(tx.init, params, is_leaf=lambda x: x is not params),
-            model_state={"generator": statistics(g), "discriminator": statistics(d)},
+            model_state={"generator": uv.statistics(g), "discriminator": uv.statistics(d)},
             ema={},
             control={
                 "photographs": uv.no_facts(),
@@ -90,11 +90,13 @@ def build(config: Config, start=None) -> System:
         g_stats, d_stats = state.model_state["generator"], state.model_state["discriminator"]
 
         def translate(params):
-            return run(G, params, g_stats, color, key_g, example, axis)
+            return uv.run(G, params, g_stats, color, key_g, example, axis)
 
         def judge(params, stats, image):
             """Logits of a color patch beside a UV patch, and D's statistics moved by them."""
-            return run(D, params, stats, jnp.concatenate([color, image], -1), key_d, example, axis)
+            return uv.run(
+                D, params, stats, jnp.concatenate([color, image], -1), key_d, example, axis
+            )
 
         # One pass through G serves both: D learns from its result, then G from D's new opinion of it.
         fake, back, g_stats = jax.vjp(translate, g_params, has_aux=True)
@@ -154,18 +156,3 @@ def build(config: Config, start=None) -> System:
         return state, metrics
 
     return uv.Photographs(config).system(init, train_step, G.apply, start=start)
-
-
-def statistics(variables) -> dict:
-    """What normalisation keeps; {} where nothing is kept."""
-    return variables.get("batch_stats", {})
-
-
-def run(module, params, stats, x, key, example, axis):
-    """A network in training mode: its result and its statistics moved by the batch."""
-    variables = {"params": params, "batch_stats": stats}
-    extra = {} if isinstance(module, PatchGAN) else {"example": example}
-    y, moved = module.apply(
-        variables, x, train=True, axis=axis, mutable=["batch_stats"], rngs={"dropout": key}, **extra
-    )
-    return y, statistics(moved)

@@ -120,7 +120,7 @@ def build(config: Config, start=None) -> System:
             step=jnp.zeros([], jnp.int32),
             params=params,
             opt_state={name: tx[name].init(tree) for name, tree in params.items()},
-            model_state={name: tree.get("batch_stats", {}) for name, tree in made.items()},
+            model_state={name: uv.statistics(variables) for name, variables in made.items()},
             ema={},
             control={
                 "photographs": uv.no_facts(),
@@ -156,19 +156,11 @@ def build(config: Config, start=None) -> System:
         calls = itertools.count()  # each pass through a network drops units of its own
 
         def run(name, params, stats, x):
-            """A network in training mode; how its statistics moved goes to `stats`."""
+            """`uv.run` of a network by its name; how its statistics moved goes to `stats`."""
             number = jnp.tile(example, len(x) // rows)
-            extra = {} if isinstance(nets[name], PatchGAN) else {"example": number}
-            y, moved = nets[name].apply(
-                {"params": params[name], "batch_stats": stats[name]},
-                x,
-                train=True,
-                axis=axis,
-                mutable=["batch_stats"],
-                rngs={"dropout": jax.random.fold_in(key_drop, next(calls))},
-                **extra,
-            )
-            return y, stats | {name: moved.get("batch_stats", {})}
+            key = jax.random.fold_in(key_drop, next(calls))
+            y, moved = uv.run(nets[name], params[name], stats[name], x, key, number, axis)
+            return y, stats | {name: moved}
 
         def generator_loss(params):
             judges, stats = state.params, state.model_state

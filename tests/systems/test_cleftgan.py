@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from steps import compiled, leaves_differ
 
 from experiments import cleftgan as experiment
 from jaxface.data import pipeline
@@ -26,19 +27,9 @@ def batch_of(config, seed=0, step=0, penalty=True):
     } | ({"penalty": np.zeros([config.batch], np.int8)} if penalty else {})
 
 
-def leaves_differ(a, b):
-    return [
-        jax.tree_util.keystr(path)
-        for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b))
-        if not np.array_equal(np.asarray(x), np.asarray(y))
-    ]
-
-
 @pytest.fixture(scope="module")
 def tiny():
-    system = cleftgan.build(TINY)
-    key = jax.random.key(0)
-    return system, jax.jit(system.init)(key), jax.jit(system.train_step), key
+    return compiled(cleftgan.build(TINY))
 
 
 def test_same_inputs_same_bits_and_every_part_moves(tiny):

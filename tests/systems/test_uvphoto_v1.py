@@ -7,59 +7,32 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from steps import compiled, leaf_names, leaves_differ, photographs
 
 from experiments import uvphoto as experiment
 from jaxface import losses
 from jaxface.errors import UserError
-from jaxface.ops.warp import vary, window_for
+from jaxface.ops.warp import vary
 from jaxface.systems import uvphoto
 
 # Halved six times: the one block that then has dropout is there.
 TINY = dataclasses.replace(experiment.tiny, batch=4, levels=6, ngf=2, dropout=True)
 
 
-def batch_of(config, seed=0, step=0):
-    rng = np.random.default_rng(seed)
-    side = window_for(config.patch)
-    draw = lambda channels: rng.integers(0, 256, (config.batch, side, side, channels))
-    return {
-        "color": draw(3).astype(np.float32),  # levels; a float can also be no number
-        "uv": draw(1).astype(np.uint8),
-        "example": np.arange(step * config.batch, (step + 1) * config.batch, dtype=np.int32),
-        "face_width": np.full(config.batch, 150, np.float32),
-        "spot_threshold": np.full(config.batch, 4, np.float32),
-    }
-
-
-def leaves_differ(a, b):
-    return [
-        jax.tree_util.keystr(path)
-        for (path, x), y in zip(
-            jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
-        )
-        if not np.array_equal(np.asarray(x), np.asarray(y))
-    ]
-
-
 @pytest.fixture(scope="module")
 def tiny():
-    system = uvphoto.build(TINY)
-    key = jax.random.key(0)
-    return system, jax.jit(system.init)(key), jax.jit(system.train_step), key
+    return compiled(uvphoto.build(TINY))
 
 
 def test_same_inputs_same_bits_and_every_part_moves(tiny):
     system, state, step, key = tiny
-    batch = batch_of(TINY)
+    batch = photographs(TINY)
     first, metrics = step(state, batch, key)
     again, _ = step(state, batch, key)
     assert not leaves_differ(first, again)
-    moved = leaves_differ(
-        (state.params, state.model_state, state.opt_state),
-        (first.params, first.model_state, first.opt_state),
-    )
-    every = jax.tree_util.tree_leaves_with_path((state.params, state.model_state, state.opt_state))
-    assert [name for path, _ in every if (name := jax.tree_util.keystr(path)) not in moved] == []
+    parts = lambda s: (s.params, s.model_state, s.opt_state)
+    moved = leaves_differ(parts(state), parts(first))
+    assert [name for name in leaf_names(parts(state)) if name not in moved] == []
     assert first.step == 1 and int(metrics["skipped/in_a_row"]) == 0
     facts = first.control["photographs"]
     assert (facts["face_width"], facts["spot_threshold"]) == (150, 4)
@@ -68,7 +41,7 @@ def test_same_inputs_same_bits_and_every_part_moves(tiny):
 def test_randomness_belongs_to_the_example_not_to_its_place(tiny):
     """The same examples in another order give the same losses: warps and dropout follow."""
     system, state, step, key = tiny
-    batch = batch_of(TINY)
+    batch = photographs(TINY)
     turned = {name: value[::-1].copy() for name, value in batch.items()}
     moved = batch | {"example": batch["example"] + TINY.batch}
     a, b, c = (step(state, x, key)[1] for x in (batch, turned, moved))
@@ -143,7 +116,7 @@ def plainly(config, state, batch, key):
 def test_a_step_is_pix2pix_plainly_written(tiny, changes):
     config = dataclasses.replace(TINY, **changes)
     system = uvphoto.build(config)
-    batch, key = batch_of(config), tiny[3]
+    batch, key = photographs(config), tiny[3]
     state = tiny[1] if "norm" not in changes else jax.jit(system.init)(key)
     new, metrics = jax.jit(system.train_step)(state, batch, key)
     plain = jax.jit(lambda state, batch, key: plainly(config, state, batch, key))
@@ -170,8 +143,8 @@ def test_a_step_is_pix2pix_plainly_written(tiny, changes):
 def test_a_poisoned_batch_changes_nothing_but_the_count(tiny):
     """Numbers that are not finite skip both updates, are counted and leave no trace in the weights."""
     system, state, step, key = tiny
-    good, before = step(state, batch_of(TINY), key)
-    batch = batch_of(TINY, seed=1, step=1)
+    good, before = step(state, photographs(TINY), key)
+    batch = photographs(TINY, seed=1, step=1)
     batch["color"][1] = np.nan
     bad, metrics = step(good, batch, key)
     assert int(before["skipped/in_a_row"]) == 0

@@ -1,54 +1,31 @@
 """One joint step of UV-photo Net v2, its seven terms and its pools."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from steps import compiled, leaf_names, leaves_differ, photographs
 
 from experiments import uvphoto_v2 as experiment
 from jaxface import losses, uv
 from jaxface.errors import UserError
 from jaxface.ops.camera import other_camera
-from jaxface.ops.warp import vary, window_for
+from jaxface.ops.warp import vary
 from jaxface.systems import uvphoto_v2
 
 TINY = dataclasses.replace(
     experiment.tiny, batch=2, ngf=2, ndf=2, inverse_ngf=2, inverse_blocks=1, pool=4, noise=0.5
 )
 NETWORKS = {"generator", "inverse", "discriminator", "discriminator_uv", "discriminator_rgb"}
-
-
-def batch_of(config, seed=0, step=0):
-    rng = np.random.default_rng(seed)
-    side = window_for(config.patch)
-    draw = lambda channels: rng.integers(0, 256, (config.batch, side, side, channels))
-    return {
-        "color": draw(3).astype(np.float32),  # levels; a float can also be no number
-        "uv": draw(1).astype(np.uint8),
-        "phone": draw(3).astype(np.uint8),
-        "example": np.arange(step * config.batch, (step + 1) * config.batch, dtype=np.int32),
-        "face_width": np.full(config.batch, 150, np.float32),
-        "spot_threshold": np.full(config.batch, 4, np.float32),
-    }
-
-
-def leaves_differ(a, b):
-    return [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for (path, x), y in zip(
-            jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
-        )
-        if not np.array_equal(np.asarray(x), np.asarray(y))
-    ]
+batch_of = functools.partial(photographs, phone=3)
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    system = uvphoto_v2.build(TINY)
-    key = jax.random.key(0)
-    return system, jax.jit(system.init)(key), jax.jit(system.train_step), key
+    return compiled(uvphoto_v2.build(TINY))
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +41,7 @@ def test_same_inputs_same_bits_and_every_part_moves(tiny, first):
     assert not leaves_differ(new, again)
     parts = lambda s: (s.params, s.model_state, s.opt_state)
     moved = leaves_differ(parts(state), parts(new))
-    every = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree_util.tree_leaves_with_path(parts(state))
-    ]
-    assert [name for name in every if name not in moved] == []
+    assert [name for name in leaf_names(parts(state)) if name not in moved] == []
     assert state.params.keys() == state.opt_state.keys() == NETWORKS
     assert new.step == 1 and int(metrics["skipped/in_a_row"]) == 0
     facts = new.control["photographs"]
@@ -76,7 +49,10 @@ def test_same_inputs_same_bits_and_every_part_moves(tiny, first):
 
 
 def by_hand(config, state, batch, key):
-    """Every loss of a first step, one pass at a time, and what the two pools are given."""
+    """Every loss of a first step, one pass at a time, and what the two pools are given.
+
+    Without "phone" in the batch it is the pair's losses alone, and no pool is given anything.
+    """
     nets = uvphoto_v2.networks(config)
     keys = jax.random.split(jax.random.fold_in(key, state.step), 7)
     key_pair, key_phone, key_camera, key_noise, key_drop, _, _ = keys
@@ -86,9 +62,7 @@ def by_hand(config, state, batch, key):
         batch[name] / jnp.float32(127.5) - 1, each(key), config.patch, config.warp
     )
     device, real = patches("color", key_pair), patches("uv", key_pair)
-    phone = patches("phone", key_phone)
     seen = other_camera(device, each(key_camera), config.camera)
-    noise = jnp.stack([jax.random.normal(k, real.shape[1:]) for k in each(key_noise)])
 
     def forward(name, x, call=0):
         """One batch through a network in training; `call` is its place among the step's passes."""
@@ -99,26 +73,35 @@ def by_hand(config, state, batch, key):
         more = {"rngs": {"dropout": dropout}, "example": numbers} if drops else {}
         return nets[name].apply(variables, x, train=True, mutable=["batch_stats"], **more)[0]
 
-    def inverse(uv):  # normalised image by image: one at a time is the same
-        return forward("inverse", uv)
-
     # Pairs and phones are one batch of G, whose statistics they share.
-    fake, fake_phone = jnp.split(forward("generator", jnp.concatenate([seen, phone])), 2)
-    made_phone = inverse(real)
+    phone = patches("phone", key_phone) if "phone" in batch else seen[:0]
+    translated = forward("generator", jnp.concatenate([seen, phone]))
+    fake, fake_phone = translated[: len(seen)], translated[len(seen) :]
+    passes = 6 if "phone" in batch else 2  # of the generators' turn, before the discriminators'
     beside = lambda image, call: forward("discriminator", jnp.concatenate([seen, image], -1), call)
     bce = lambda logits, label: -jnp.log(jax.nn.sigmoid(logits if label else -logits)).mean()
     apart = lambda a, b: jnp.abs(a - b).mean()
-    score = lambda name, image, goal: ((forward(name, image) - goal) ** 2).mean()
     terms = {
         "generator": bce(beside(fake, 1), 1),
         "l1": apart(fake, real),
         "detail": losses.detail(fake, real, 16).mean(),
+        "discriminator": (bce(beside(fake, passes), 0) + bce(beside(real, passes + 1), 1)) / 2,
+    }
+    if "phone" not in batch:
+        return terms, {}
+
+    def inverse(uv):  # normalised image by image: one at a time is the same
+        return forward("inverse", uv)
+
+    made_phone = inverse(real)
+    noise = jnp.stack([jax.random.normal(k, real.shape[1:]) for k in each(key_noise)])
+    score = lambda name, image, goal: ((forward(name, image) - goal) ** 2).mean()
+    terms |= {
         "l1_inverse": apart(inverse(real), device),
         "generator_uv": score("discriminator_uv", fake_phone, 1),
         "generator_rgb": score("discriminator_rgb", made_phone, 1),
         "cycle_phone": apart(inverse(fake_phone + config.noise * noise), phone),
         "cycle_uv": apart(forward("generator", made_phone), real),
-        "discriminator": (bce(beside(fake, 6), 0) + bce(beside(real, 7), 1)) / 2,
     }
     for name, made, true in (("uv", fake_phone, real), ("rgb", made_phone, phone)):
         network = f"discriminator_{name}"  # an empty pool shows what it is given
@@ -161,7 +144,8 @@ def test_steps_without_phones_are_those_of_pairs_alone(tiny, first):
     _, state, step, key = tiny
     batch = {name: rows for name, rows in batch_of(TINY).items() if name != "phone"}
     new, metrics = step(state, batch, key)
-    terms = jax.jit(lambda *given: alone_by_hand(TINY, *given))(state, batch, key)
+    terms, _ = jax.jit(lambda *given: by_hand(TINY, *given))(state, batch, key)
+    assert terms.keys() == set(uvphoto_v2.PAIRED)
     for name, value in terms.items():
         np.testing.assert_allclose(metrics[f"loss/{name}"], value, rtol=1e-4, err_msg=name)
     for name in ("inverse", "discriminator_uv", "discriminator_rgb"):
@@ -177,34 +161,6 @@ def test_steps_without_phones_are_those_of_pairs_alone(tiny, first):
     _, said = step(later, batch, key)
     assert all(said[f"loss/{name}"] == metrics[f"loss/{name}"] for name in uvphoto_v2.JOINT)
     assert step._cache_size() == 2
-
-
-def alone_by_hand(config, state, batch, key):
-    """The losses of a first step without phones: G's batch is the pair's alone."""
-    nets = uvphoto_v2.networks(config)
-    keys = jax.random.split(jax.random.fold_in(key, state.step), 7)
-    example = batch["example"]
-    each = lambda key: jnp.stack([jax.random.fold_in(key, e) for e in example])
-    patches = lambda name: vary(
-        batch[name] / jnp.float32(127.5) - 1, each(keys[0]), config.patch, config.warp
-    )
-    seen = other_camera(patches("color"), each(keys[2]), config.camera)
-    variables = lambda name: {
-        "params": state.params[name], "batch_stats": state.model_state[name]
-    }  # fmt: skip
-    forward = lambda name, x, call: nets[name].apply(
-        variables(name), x, train=True, mutable=["batch_stats"], example=example,
-        rngs={"dropout": jax.random.fold_in(keys[4], call)},
-    )[0]  # fmt: skip
-    fake, real = forward("generator", seen, 0), patches("uv")
-    beside = lambda image, call: forward("discriminator", jnp.concatenate([seen, image], -1), call)
-    bce = lambda logits, label: -jnp.log(jax.nn.sigmoid(logits if label else -logits)).mean()
-    return {
-        "generator": bce(beside(fake, 1), 1),
-        "l1": jnp.abs(fake - real).mean(),
-        "detail": losses.detail(fake, real, 16).mean(),
-        "discriminator": (bce(beside(fake, 2), 0) + bce(beside(real, 3), 1)) / 2,
-    }
 
 
 def test_phones_come_with_every_third_batch_wherever_a_run_begins(monkeypatch):
