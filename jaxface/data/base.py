@@ -1,9 +1,10 @@
 """What every data set has in common: its settings, its fields, its split.
 
-There are two kinds of record. A `FaceBuilder` gives faces brought to one frame and one small size, with
+There are three kinds of record. A `FaceBuilder` gives faces brought to one frame and one small size, with
 the labels of a cleft: what a generator learns. A `PhotoBuilder` gives photographs at their own size,
 with the UV photograph where there is one and with what was measured on the face: what translation from
-color to UV learns. A new data set is a class in a module of its own that
+color to UV learns. A `FrameBuilder` gives frames of videos taken before and after a dialysis, with the
+body weight: what edema is read from. A new data set is a class in a module of its own that
 
   - sets `name` by being called like it (`PhantomUvphoto` is found as "phantom_uvphoto" once its module
     is imported) and begins its docstring with the line that describes the data;
@@ -61,6 +62,20 @@ class PhotoConfig(tfds.core.BuilderConfig):
     max_bad_fraction: float = 0.001  # unreadable photographs tolerated before the build stops
 
 
+@dataclasses.dataclass
+class FrameConfig(tfds.core.BuilderConfig):
+    """Settings of one build of video frames; what changes the records must change `name`."""
+
+    side: int = 224  # stored side in px
+    frames: int = 100  # of each video
+    folder: str | None = None  # a user's folder of videos (edema_folder)
+    manifest: str | None = None  # default: <folder>/manifest.csv
+    purpose: str = "research"  # what the patients must have consented to
+    max_bad_fraction: float = 0.001  # unreadable videos tolerated before the build stops
+    num_subjects: int | None = None  # phantoms only
+    seed: int = 0  # phantoms only
+
+
 def face_features() -> tfds.features.FeaturesDict:
     """Fields of one face. Images enter as PNG bytes: arrays would make tfds import TensorFlow."""
     return tfds.features.FeaturesDict(
@@ -97,6 +112,67 @@ def photo_features() -> tfds.features.FeaturesDict:
             "ita": np.float32,  # individual typology angle, degrees
         }
     )
+
+
+def frame_features() -> tfds.features.FeaturesDict:
+    """Fields of one frame of a video. Images enter as PNG or JPEG bytes."""
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3)),  # loosely aligned face, square
+            "id": tfds.features.Text(),  # stable name: <video>/<frame, 3 digits>
+            "video": tfds.features.Text(),  # stable name: <subject>/<day>/<session>
+            "subject": tfds.features.Text(),  # pseudonym of the patient
+            "day": tfds.features.Text(),  # of the dialysis, sorts by time within a patient
+            "session": tfds.features.Text(),  # pre (edema present) or post (absent)
+            "weight_kg": np.float32,  # body weight at the time of the video
+            "fluid_kg": np.float32,  # exact excess fluid of a phantom, NaN where that is not known
+            "time": np.float32,  # s from the start of the video
+        }
+    )
+
+
+def frame_record(
+    *,
+    image: bytes,
+    subject: str,
+    day: str,
+    session: str,
+    weight_kg: float,
+    frame: int,
+    time: float,
+    fluid_kg: float = float("nan"),
+) -> dict:
+    """The record of one frame.
+
+    Args:
+      image: PNG or JPEG bytes of the loosely aligned face, RGB, square, without metadata.
+      subject: pseudonym of the patient, without "/".
+      day: of the dialysis, without "/"; sorts by time within a patient.
+      session: "pre" or "post" the dialysis.
+      weight_kg: body weight at the time of the video.
+      frame: number of the frame among those kept of its video, from 0.
+      time: s from the start of the video.
+      fluid_kg: excess fluid of a phantom.
+
+    Raises:
+      ValueError: the session is another word, or a name holds a "/".
+    """
+    if session not in ("pre", "post"):
+        raise ValueError(f"session {session!r} is neither pre nor post")
+    if "/" in subject + day:
+        raise ValueError(f"{subject!r}, {day!r}: names with / are not unique as ids")
+    video = f"{subject}/{day}/{session}"
+    return {
+        "image": image,
+        "id": f"{video}/{frame:03d}",
+        "video": video,
+        "subject": subject,
+        "day": day,
+        "session": session,
+        "weight_kg": np.float32(weight_kg),
+        "fluid_kg": np.float32(fluid_kg),
+        "time": np.float32(time),
+    }
 
 
 def photo_record(
@@ -191,7 +267,7 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """What the builders of both kinds of record share: no chatter, nothing to download."""
+    """What the builders of all kinds of record share: no chatter, nothing to download."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = []
@@ -211,7 +287,7 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @staticmethod
     def features() -> tfds.features.FeaturesDict:
         """Fields of one record."""
-        raise NotImplementedError("FaceBuilder or PhotoBuilder gives them")
+        raise NotImplementedError("the class of its kind of record gives them")
 
     def _info(self) -> tfds.core.DatasetInfo:
         description = inspect.getdoc(self).split("\n")[0]
@@ -239,3 +315,9 @@ class PhotoBuilder(RecordBuilder, skip_registration=True):
     """Photographs at their own size, with a UV photograph or without, rendered or real."""
 
     features = staticmethod(photo_features)
+
+
+class FrameBuilder(RecordBuilder, skip_registration=True):
+    """Frames of videos before and after a dialysis, with the body weight, rendered or real."""
+
+    features = staticmethod(frame_features)

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxface.data.base import FaceBuilder, PhotoBuilder, RecordBuilder
+from jaxface.data.base import FaceBuilder, FrameBuilder, PhotoBuilder, RecordBuilder
 from jaxface.data.images import ImageError, list_images, read_image
 from jaxface.data.phantom import PhantomBuilder
 from jaxface.errors import UserError, nearest
@@ -72,13 +72,14 @@ def _text(value) -> str:
 _USE = {
     FaceBuilder: "faces in one frame, for generators (experiment cleftgan and its like)",
     PhotoBuilder: "whole photographs, for UV translation (experiments uvphoto and uvphoto_v2)",
+    FrameBuilder: "frames of videos, for edema (experiments edema_pretrain and edema)",
 }
 
 
 def builder_for(name: str, kind: type[RecordBuilder] = FaceBuilder) -> type[RecordBuilder]:
     """The imported builder class of this kind called `name`.
 
-    Raises UserError with the nearest name, or with what the data set is for if it is of the other kind.
+    Raises UserError with the nearest name, or with what the data set is for if it is of another kind.
     """
     found = _builders(kind)
     if name in found:

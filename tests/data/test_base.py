@@ -1,4 +1,4 @@
-"""Records of photographs: what goes in comes out, and the two kinds of data set are kept apart."""
+"""Records of photographs and frames: what goes in comes out, and the kinds of data set are kept apart."""
 
 import io
 
@@ -60,6 +60,21 @@ def test_what_goes_in_comes_out(tmp_path):
     np.testing.assert_array_equal(decoded(paired["pigment"]), drawn["pigment"] * 255)
     assert unpaired["uv"] == unpaired["pigment"] == b"" and unpaired["device"] == b"phone"
     np.testing.assert_array_equal(decoded(unpaired["truth_uv"]), arrays(1)["uv"])
+
+
+def frame(**change):
+    words = {"subject": "P1", "day": "2024-05-02", "session": "pre"}
+    numbers = {"weight_kg": 61.5, "frame": 7, "time": 12.25}
+    return base.frame_record(**({"image": b"png"} | words | numbers | change))
+
+
+def test_names_of_frames():
+    one = frame()
+    assert one["id"] == "P1/2024-05-02/pre/007" and one["video"] == "P1/2024-05-02/pre"
+    assert one.keys() == base.frame_features().keys() and np.isnan(one["fluid_kg"])
+    for change in ({"session": "before"}, {"subject": "P/1"}, {"day": "2/5"}):
+        with pytest.raises(ValueError, match="neither pre nor post|not unique"):
+            frame(**change)
 
 
 @pytest.mark.parametrize("field", ["uv", "truth_uv", "pigment", "mask"])
