@@ -17,6 +17,7 @@ MAY = {
     "models": {"ops"},
     "losses": set(),
     "parallel": set(),
+    "contrast": {"parallel"},
     "phantom": {"ops"},
     "faces": {"models", "ops"},
     "metrics": {"models", "ops", "weights", "faces"},
@@ -26,7 +27,7 @@ MAY = {
     "schedules": set(),
     "systems": {
         *("losses", "schedules", "updates", "metrics", "faces", "data", "models", "ops"),
-        *("parallel", "tours", "uv"),
+        *("parallel", "contrast", "tours", "uv"),
     },
     "reports": set(),
     "checkpoint": {"parallel"},
