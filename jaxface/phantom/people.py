@@ -57,6 +57,7 @@ IDENTITY = (
 )
 ASYMMETRY = 0.06  # standard deviation between the two sides of a pair
 LEFT_CLEFTS = 2 / 3  # share of left among one-sided clefts, about what clinics report
+CAMERA = 12.0  # mesh units between camera and eyes, about 1.2 m
 
 _HAIR = np.array(  # linear light: black, dark brown, brown, chestnut, blond, red, gray, white
     [
@@ -107,6 +108,7 @@ class Subject:
     smile: float = 0.0  # 0..1
     severity: float = 0.0  # of the cleft, 0 none .. 1 complete and wide
     side: str = "none"  # of the cleft: left, right, none
+    targets: tuple[tuple[str, float], ...] = ()  # further shape targets and their strengths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +120,7 @@ class View:
     roll: float = 0.0  # degrees; positive leans toward the right edge of the picture
     shift: tuple[float, float] = (0.0, 0.0)  # of the face, in sides of the picture
     zoom: float = 1.0
+    distance: float = CAMERA  # mesh units between camera and eyes: perspective, not size
     lights: tuple[tuple[tuple[float, float, float], tuple[float, float, float]], ...] = (
         ((0.4, 0.5, 0.8), (0.75, 0.75, 0.75)),
         ((-0.7, 0.1, 0.6), (0.18, 0.18, 0.2)),

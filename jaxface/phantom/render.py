@@ -17,16 +17,15 @@ import numpy as np
 
 from jaxface.phantom import head as heads
 from jaxface.phantom import paint, shape
-from jaxface.phantom.people import Subject, View, draw_subject, draw_view
+from jaxface.phantom.people import CAMERA, Subject, View, draw_subject, draw_view
 from jaxface.phantom.raster import rasterize
 
 __all__ = [
-    "EYES_Y", "EYE_HALF_DISTANCE", "MOUTH_Y", "Picture", "Subject", "View", "draw_subject",
-    "draw_view", "render",
+    "CAMERA", "EYES_Y", "EYE_HALF_DISTANCE", "MOUTH_Y", "Picture", "Subject", "View",
+    "draw_subject", "draw_view", "render",
 ]  # fmt: skip
 
 EYES_Y, EYE_HALF_DISTANCE, MOUTH_Y = 0.40, 0.17, 0.735  # in sides of the picture
-CAMERA = 12.0  # mesh units between camera and eyes, about 1.2 m
 _WRAP = np.float32(
     [0.38, 0.24, 0.18]
 )  # light that skin carries round the edge of a shadow: red most
@@ -136,7 +135,7 @@ def _project(head, vertices, turn, view):
         groups[name] = np.argmin(((skin - place) ** 2).sum(1))[None]
     eyes = vertices[np.concatenate([groups["left_eye"], groups["right_eye"]])].mean(0)
     turned = (vertices - eyes) @ turn.T
-    near = CAMERA / (CAMERA - turned[:, 2])
+    near = view.distance / (view.distance - turned[:, 2])
     flat = (turned[:, 0] - 1j * turned[:, 1]) * near
 
     mark = {name: flat[index].mean() for name, index in groups.items()}

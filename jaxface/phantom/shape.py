@@ -37,6 +37,8 @@ def build(subject: Subject) -> np.ndarray:
                 add((more if weight > 0 else less).replace("*", side), abs(weight))
     for name, weight in SMILE.items():
         add(name, weight * subject.smile)
+    for name, weight in subject.targets:
+        add(name, weight)
     vertices = head.rest + (head.targets @ weights).reshape(-1, 3)
 
     skin = slice(0, head.curtain.start)
