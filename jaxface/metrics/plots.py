@@ -1,9 +1,9 @@
-"""Pictures of agreement between two measurements: Bland-Altman, and one against the other.
+"""Pictures of measurements: how two agree, and what is told of patients, day by day and method by method.
 
 Series differ in marker and line as well as in color. The pictures depend on the numbers alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -11,11 +11,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
 from jaxface.metrics.agreement import limits
-from jaxface.system import Figure
+from jaxface.system import Figure, Result
 
 COLORS = ("#0f6e84", "#c2571a", "#6b4fa0", "#4d7c0f", "#b0275b", "#7a6a4f")
 MARKERS = ("o", "^", "s", "D", "v", "P")
-INK, FAINT = "#33404d", "#dde3e8"
+DASHES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 3)))
+INK, FAINT, STRIPE = "#33404d", "#dde3e8", "#f4f6f8"
+SESSIONS = {  # words, marker, color, side of the day
+    "pre": ("before dialysis", "^", COLORS[1], -1),
+    "post": ("after dialysis", "o", COLORS[0], 1),
+}
+INSIDE, OUTSIDE = 0.12, 0.28  # days from the middle: what was measured and what was estimated
+MOST_DAYS = 12  # names under a chart
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 20, "text.color": INK, "axes.labelcolor": INK,
     "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.unicode_minus": True,
@@ -147,3 +154,191 @@ def _signed(value: float, spread: float) -> str:
 
 def _count(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
+
+
+@matplotlib.rc_context(STYLE)
+def day_chart(
+    days: Sequence[str],
+    weight_kg: np.ndarray,
+    predicted: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    session: Sequence[str],
+    caption: str,
+) -> Figure:
+    """Measured and estimated weight of one patient day by day, one picture 1600 px wide.
+
+    Before and after dialysis differ in marker, place and color, measured and estimated in filling, so that
+    the chart can be read in gray. An arrow stands for an interval without an end.
+
+    Args:
+      days: [N] of each video; they stand in order of name.
+      weight_kg: [N] in kg, NaN where nobody weighed.
+      predicted: [N] in kg, NaN where the estimate was withheld.
+      low, high: [N] in kg, ends of the intervals; inf where they have none.
+      session: [N], pre or post.
+    """
+    names, place = np.unique(np.asarray(days, str), return_inverse=True)
+    columns = [np.asarray(x, np.float64) for x in (weight_kg, predicted, low, high)]
+    kg, made, low, high = columns
+    session = np.asarray(session, str)
+    if not np.isin(session, list(SESSIONS)).all():
+        raise ValueError(f"sessions must be pre or post, got {sorted(set(session.tolist()))}")
+    canvas, axes = _axes((16, 10))
+    axes.set_ylabel("body weight (kg)")
+    axes.set_xlabel("day of dialysis")
+    # Infinite ends may not decide the axis; the arrows that stand for them reach its ends.
+    shown = np.concatenate([x[np.isfinite(x)] for x in columns]) if len(place) else np.zeros(0)
+    bottom, top = (shown.min(), shown.max()) if len(shown) else (0.0, 1.0)
+    room = max(0.08 * (top - bottom), 0.2)
+    bottom, top = bottom - room, top + room
+    axes.set(ylim=(bottom, top), xlim=(-0.6, max(len(names), 1) - 0.4))
+    size = float(np.clip(1400 / max(len(names), 1), 60, 170))  # of a marker: many stay apart
+    for k in range(0, len(names), 2):
+        axes.axvspan(k - 0.5, k + 0.5, color=STRIPE, linewidth=0, zorder=0)
+    for day in range(len(names)):  # what the dialysis took out
+        ends = [kg[(place == day) & (session == one)] for one in SESSIONS]
+        at = [day + side * INSIDE for _, _, _, side in SESSIONS.values()]
+        if all(len(end) == 1 for end in ends):
+            axes.plot(at, np.concatenate(ends), color=INK, linewidth=1.4, zorder=2)
+    for one, (words, marker, color, side) in SESSIONS.items():
+        of = session == one
+        inside, outside = place[of] + side * INSIDE, place[of] + side * OUTSIDE
+        kind = {"marker": marker, "s": size, "edgecolor": color, "linewidth": 2.4}
+        # An empty series still has its place in the legend, so that all charts have the same.
+        axes.scatter(inside, kg[of], facecolor=color, label=f"measured {words}", zorder=4, **kind)
+        axes.scatter(
+            outside, made[of], facecolor="white", label=f"estimated {words}", zorder=4, **kind
+        )
+        for x, value, ends in zip(outside, made[of], zip(low[of], high[of])):
+            if not np.isfinite(value):
+                axes.annotate(
+                    "withheld", (x, bottom), xytext=(0, 10), textcoords="offset points", rotation=90,
+                    ha="center", va="bottom", size=18, color=color,
+                )  # fmt: skip
+                continue
+            for end, border in zip(ends, (bottom, top)):
+                if np.isfinite(end):
+                    axes.plot([x, x], [value, end], color=color, linewidth=2, zorder=3)
+                    axes.plot([x - 0.04, x + 0.04], [end, end], color=color, linewidth=2, zorder=3)
+                else:
+                    arrow = {"arrowstyle": "->", "color": color, "linewidth": 2}
+                    axes.annotate("", (x, border), (x, value), arrowprops=arrow, zorder=3)
+    step = max(1, -(-len(names) // MOST_DAYS))
+    axes.set_xticks(range(0, len(names), step), names[::step])
+    axes.tick_params(axis="x", length=0)
+    if max(map(len, names[::step]), default=0) * len(names[::step]) > 90:
+        for label in axes.get_xticklabels():
+            label.set(rotation=35, ha="right", rotation_mode="anchor")
+    canvas.legend(loc="outside upper center", ncols=2, frameon=False, columnspacing=2.5)
+    return Figure(_drawn(canvas), 1, caption)
+
+
+@matplotlib.rc_context(STYLE)
+def accuracy_by_days(
+    table: Mapping[str, Mapping[int | str, Result]],
+    caption: str,
+    *,
+    quantity: str = "video accuracy",
+    chance: float | None = 0.5,
+) -> Figure:
+    """One measure of several methods over the days learned from, with intervals, 1600 px wide.
+
+    Args:
+      table: {method: {days: Result}}, at most six methods; days are numbers or words ("D-1": all but
+        the one judged) and stand in the order in which they first come. The first method is the one the
+        chart is about.
+      quantity: what the results are, in the words on the axis; a share is shown in percent, a Result
+        with a unit in that unit.
+      chance: where a line says "chance"; None for none, as for kg.
+    """
+    if len(table) > len(MARKERS):
+        raise ValueError(f"at most {len(MARKERS)} methods can be told apart, got {len(table)}")
+    days = list(dict.fromkeys(day for row in table.values() for day in row))
+    units = {result.unit for row in table.values() for result in row.values()}
+    if len(units) > 1:
+        raise ValueError(f"one chart of several units: {sorted(units)}")
+    unit = next(iter(units), "")
+    factor = 1 if unit else 100
+    canvas, axes = _axes((16, 10))
+    axes.set_xlabel("days of the patient that were learned from")
+    axes.set_ylabel(f"{quantity} ({unit or '%'})")
+    if chance is not None:
+        axes.axhline(factor * chance, color=INK, linestyle=":", linewidth=1.6, zorder=1)
+        axes.annotate(
+            "chance", (1.01, factor * chance), xycoords=axes.get_yaxis_transform(), va="center",
+            annotation_clip=False,
+        )  # fmt: skip
+    gap = min(0.09, 0.5 / max(1, len(table)))
+    for k, (name, row) in enumerate(table.items()):
+        at = np.array([days.index(day) for day in row]) + gap * (k - (len(table) - 1) / 2)
+        value = factor * np.array([result.value for result in row.values()], np.float64)
+        ends = [[result.value if end is None else end for result, end in zip(row.values(), side)]
+                for side in zip(*((r.low, r.high) for r in row.values()))]  # fmt: skip
+        reach = np.abs(factor * np.array(ends, np.float64).reshape(2, -1) - value)
+        axes.errorbar(
+            at, value, reach, color=COLORS[k], linestyle=DASHES[k], linewidth=2.6 if k == 0 else 1.8,
+            marker=MARKERS[k], markersize=13, markerfacecolor=COLORS[k] if k == 0 else "white",
+            markeredgewidth=2, capsize=6, capthick=1.8, elinewidth=1.8, label=name, zorder=4 - 0.1 * k,
+        )  # fmt: skip
+    axes.set_xticks(range(len(days)), [_days(day, table) for day in days])
+    axes.set_xlim(-0.5, max(len(days), 1) - 0.5)
+    axes.grid(axis="y", color=FAINT, zorder=0)
+    if table:
+        canvas.legend(loc="outside upper center", ncols=min(3, len(table)), frameon=False)
+    return Figure(_drawn(canvas), 1, caption)
+
+
+@matplotlib.rc_context(STYLE)
+def answered(
+    share: np.ndarray,
+    series: Mapping[str, Sequence[Result]],
+    *,
+    at: float,
+    caption: str,
+) -> Figure:
+    """Accuracy and error in kg over the share of videos that get an estimate, 1600 px wide.
+
+    Args:
+      share: [K] in 0..1, increasing.
+      series: {"video_accuracy": K results, "mae_kg": K results}; a share without a unit is shown in
+        percent.
+      at: the share that is answered at the threshold in use.
+    """
+    share, words = (
+        100 * np.asarray(share),
+        {"video_accuracy": "videos told right", "mae_kg": "error"},
+    )
+    canvas = Canvas(figsize=(16, 12), dpi=100, layout="constrained")
+    FigureCanvasAgg(canvas)
+    rows = canvas.subplots(len(series), sharex=True, squeeze=False)[:, 0]
+    for k, (axes, (name, results)) in enumerate(zip(rows, series.items())):
+        unit = next((result.unit for result in results), "")
+        factor = 1 if unit else 100
+        column = lambda pick, f=factor, r=results: f * np.array(list(map(pick, r)), np.float64)
+        low, high = column(lambda r: r.low), column(lambda r: r.high)  # None becomes NaN: no band
+        value = column(lambda r: r.value)
+        axes.fill_between(share, low, high, color=COLORS[k], alpha=0.18, linewidth=0, zorder=2)
+        axes.plot(
+            share, value, color=COLORS[k], marker=MARKERS[k], markersize=11, linewidth=2.4, zorder=4
+        )
+        axes.axvline(100 * at, color=INK, linestyle="--", linewidth=1.6, zorder=3)
+        axes.grid(axis="y", color=FAINT, zorder=0)
+        axes.set_ylabel(f"{words.get(name, name)} ({unit or '%'})")
+    rows[0].annotate(
+        f"threshold in use: {100 * at:.0f} % answered", (100 * at, 1.02),
+        xycoords=rows[0].get_xaxis_transform(), ha="right" if at > 0.5 else "left", va="bottom",
+        annotation_clip=False,
+    )  # fmt: skip
+    rows[-1].set_xlabel("videos that get an estimate (%), those most like the training first")
+    rows[-1].set_xlim(0, 103)
+    return Figure(_drawn(canvas), 1, caption)
+
+
+def _days(day: int | str, table: Mapping[str, Mapping[int | str, Result]]) -> str:
+    """What stands under one group of points: the days, and the patients if all methods had as many."""
+    people = {row[day].n for row in table.values() if day in row}
+    words = "all but one" if day == "D-1" else str(day)
+    if len(people) > 1 or None in people:
+        return words
+    return f"{words}\n{_count(people.pop(), 'patient', 'patients')}"
