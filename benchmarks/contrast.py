@@ -6,6 +6,10 @@ Plain MoCo is written as in its paper (arXiv 1911.05722, algorithm 1): the logit
 the queue side by side, cross-entropy with class 0. Mean loss and gradient by the queries, compiled; all
 take turns, in an order that is drawn anew for every round, and the least time of each is compared, to
 which other work on the machine has added least. The bound on the ratio of WeightSupMoCo is 1.3.
+
+One CPU core, shared with other work (100 rounds): WeightSupMoCo 1.12 times plain MoCo by the clock and
+1.15 times by processor time (11.6 ms and 10.0 ms); in an earlier run of 60 rounds 1.13 and 1.19 times.
+Rank-N-Contrast takes 124 ms of processor time.
 """
 
 import argparse

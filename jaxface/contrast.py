@@ -42,7 +42,7 @@ class Facts:
     label: jax.Array  # int32 [N]: before or after dialysis
     weight: jax.Array  # float [N]: normalised within the patient, 0 on average
     subject: jax.Array  # int32 [N]: whose picture
-    video: jax.Array  # int32 [N]: of which video
+    video: jax.Array  # int32 [N]: of which video; no objective reads it
 
 
 @flax.struct.dataclass
@@ -57,10 +57,9 @@ class Queue:
 
 def empty(size: int, dimension: int) -> Queue:
     """A queue of `size` slots without a key, of JAX's default float type."""
-    none = jnp.zeros([size], jnp.int32)
-    zero = jnp.zeros([], jnp.int32)
-    facts = Facts(label=none, weight=jnp.zeros([size]), subject=none, video=none)
-    return Queue(jnp.zeros([size, dimension]), facts, zero, zero)
+    none = lambda *shape: jnp.zeros(shape, jnp.int32)  # each its own, as donated arrays have to be
+    facts = Facts(label=none(size), weight=jnp.zeros([size]), subject=none(size), video=none(size))
+    return Queue(jnp.zeros([size, dimension]), facts, filled=none(), next=none())
 
 
 def enqueue(queue: Queue, features: jax.Array, facts: Facts, axis=None) -> Queue:
@@ -182,7 +181,7 @@ def rank_n_contrast(
     ranked = jnp.broadcast_to(valid, others.shape)
     if within_patient:
         ranked = valid & (mine.subject[:, None] == held.subject)
-    # All that is no candidate is one last column. Not -inf where that is nothing: its slope were NaN.
+    # All that is no candidate is one last column. Not -inf where that is nothing: its slope would be NaN.
     least = jnp.finfo(others.dtype).min / 2
     rest = jax.nn.logsumexp(jnp.where(valid & ~ranked, others, least), 1, keepdims=True)
 
@@ -271,8 +270,8 @@ def _accumulated(logits, reverse=False):
     blocks = jnp.pad(logits, ((0, 0), (0, -logits.shape[1] % size)), constant_values=-jnp.inf)
     blocks = blocks.reshape(number, -1, size)
     none = jnp.full_like(blocks[:, :, 0], -jnp.inf)
-    including = lambda sum, x: (jnp.logaddexp(sum, x),) * 2
-    before = lambda sum, x: (jnp.logaddexp(sum, x), sum)
+    including = lambda so_far, x: (jnp.logaddexp(so_far, x),) * 2
+    before = lambda so_far, x: (jnp.logaddexp(so_far, x), so_far)
     whole, inside = jax.lax.scan(including, none, jnp.moveaxis(blocks, 2, 0), reverse=reverse)
     others = jax.lax.scan(before, none[:, 0], whole.T, reverse=reverse)[1].T
     sums = jnp.moveaxis(jnp.logaddexp(inside, others), 0, 2)

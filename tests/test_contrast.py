@@ -166,6 +166,16 @@ def test_losses_and_gradients_equal_plain_loops(name, within_patient):
             assert case != "empty" or not (loss.any() or grad.any())
 
 
+def test_a_longer_queue_is_ranked():
+    """More than a few steps of bisection, blocks and ties."""
+    given = ties(problem(10, n=3, k=97, filled=80))
+    with jax.enable_x64(True):
+        loss, grad = jax.device_get(compiled(RANK, True)(*given, np.ones(3)))
+    wanted, slope = reference(RANK, *given, TEMPERATURE, SIGMA, True)
+    assert_close(loss, wanted, 1e-12)
+    assert_close(grad, slope, 1e-11)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_reference_gradient_is_the_slope_of_the_reference_loss(name):
     queries, *others = CASES["ties, part filled"]
@@ -314,7 +324,7 @@ def rows_of(queue):
 def test_the_queue_is_a_ring():
     queue, given = contrast.empty(7, 2), 0
     assert rows_of(queue) == []
-    run = jax.jit(contrast.enqueue)
+    run = jax.jit(contrast.enqueue, donate_argnums=0)
     for number in (3, 3, 3, 2, 7, 2):
         queue = run(queue, *batch_of(given, number))
         given += number
