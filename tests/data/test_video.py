@@ -93,12 +93,10 @@ def test_few_frames_are_spread_and_sharp(folder):
     assert len(chosen.images) == COUNT and len(chosen.log) >= 3 * COUNT
     assert chosen.times[0] < 0.7 and chosen.times[-1] > 1.9
     assert all(TRUTH[round(time * films.FPS)] == "" for time in chosen.times)
-    sharpness = {row.time: row.sharpness for row in chosen.log}
     usable = [row for row in chosen.log if row.verdict in ("kept", "not needed")]
     for run in np.array_split(np.arange(len(usable)), COUNT):
         best = max((usable[i] for i in run), key=lambda row: row.sharpness)
         assert best.verdict == "kept"
-    assert min(sharpness[t] for t in chosen.times) > 0
 
 
 def still_video(path, number=12, **options):
@@ -122,8 +120,8 @@ def test_selection_of_a_turned_video_equals_the_upright_one(tmp_path):
     films.write(tmp_path / "upright.mov", frames, codec="png")
     lying = [np.rot90(frame) for frame in frames]
     films.write(tmp_path / "lying.mov", lying, codec="png", turn=270)
-    upright = select(tmp_path / "upright.mov", 2, SIDE)
-    turned = select(tmp_path / "lying.mov", 2, SIDE)
+    upright = select(tmp_path / "upright.mov", 1, SIDE)
+    turned = select(tmp_path / "lying.mov", 1, SIDE)
     np.testing.assert_array_equal(upright.images, turned.images)
     assert upright.log == turned.log
 
@@ -136,17 +134,24 @@ def test_pixels_that_are_not_square(tmp_path):
     assert np.abs(frame.astype(int) - films.still(0)).mean() < 6
 
 
-def test_varying_frame_rate(tmp_path):
+def test_varying_frame_rate(tmp_path, monkeypatch):
     """Fast at first: were frames counted instead of timed, most would come from the first second."""
+    crop = np.zeros((SIDE, SIDE, 3), np.uint8)
+    monkeypatch.setattr(
+        video,
+        "_examine",
+        lambda frames, side: [video._Look(t, "", sharpness=1.0, crop=crop) for t, _ in frames],
+    )
     gaps = np.where(np.arange(40) < 30, 0.03, 0.25)
     times = np.cumsum(gaps) - gaps[0]
     path = still_video(tmp_path / "a.mp4", 40, times=times)
     found = [time for time, _ in frames_of(path)]
     np.testing.assert_allclose(found, times, atol=1e-3)
     chosen = select(path, COUNT, SIDE)
-    assert len(chosen.log) == 3 * COUNT
-    assert np.diff([row.time for row in chosen.log]).max() < 0.6
-    assert np.count_nonzero(chosen.times < 0.9) == 1 or chosen.times[1] > 0.5
+    looked = np.array([row.time for row in chosen.log])  # due every 0.29 s of 3.5 s
+    assert 10 <= len(looked) <= 12 and np.diff(looked).max() < 0.6
+    assert np.count_nonzero(looked < 0.87) == 3
+    np.testing.assert_allclose(chosen.times, [0, 0.87, 1.87, 2.62], atol=0.3)
 
 
 @pytest.mark.parametrize(
