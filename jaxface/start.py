@@ -78,7 +78,9 @@ def read(name: str, say: Callable[[str], None] = print) -> tuple[dict | None, di
             raise _unfit(name, path, kind)
         about |= more
     if not _has_networks(tree):
-        raise UserError(f"--init_from={name} holds no generator and discriminator of this project.")
+        raise UserError(
+            f"--init_from={name} holds no generator and discriminator of this project, and no encoder."
+        )
     mapped, rest = _mapped(tree)
     about["mapped"] = mapped
     left += rest
@@ -94,13 +96,15 @@ def _known(meta: dict) -> dict:
 
 
 def _has_networks(tree: dict) -> bool:
-    """Whether there is a style generator with its discriminator, or a translator of pictures."""
+    """Whether there is a style generator with its discriminator, a translator of pictures or an encoder."""
     part = lambda key, inner: tree[key].get(inner) if isinstance(tree.get(key), dict) else None
     averaged = (part("params", "discriminator"), part("ema", "params"), part("ema", "stats"))
     generator, stats = part("params", "generator"), part("model_state", "generator")
     if not all(p is None or isinstance(p, dict) for p in (generator, stats)):
         return False
-    return all(isinstance(p, dict) for p in averaged) or (bool(generator) and not tree.get("ema"))
+    if all(isinstance(p, dict) for p in averaged) or isinstance(part("params", "encoder"), dict):
+        return True
+    return bool(generator) and not tree.get("ema")
 
 
 def _mapped(tree: dict) -> tuple[dict[str, int], list[str]]:
@@ -117,7 +121,8 @@ def _mapped(tree: dict) -> tuple[dict[str, int], list[str]]:
     left += [f"model_state/{name}" for name in kept if name not in mapped]
     averaged = tree.get("ema") or {}
     if averaged:
-        mapped["averaged generator"] = count(averaged["params"]) + count(averaged["stats"])
+        whose = "generator" if "generator" in tree["params"] else "encoder"
+        mapped[f"averaged {whose}"] = count(averaged["params"]) + count(averaged["stats"])
         left += [f"ema/{name}" for name in averaged if name not in ("params", "stats")]
     left += [key for key in tree if key not in ("params", "model_state", "ema")]
     return mapped, left

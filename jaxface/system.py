@@ -119,6 +119,8 @@ class System(NamedTuple):
     preview: Callable | None = None  # () -> Figure of training images as the step sees them
     start_from: Callable | None = None  # (state) -> state with the networks of --init_from
     monitors: Mapping[str, Callable] = MappingProxyType({})  # evals cheap enough to follow training
+    num_steps: Callable | None = None  # () -> steps of the run where only its data can tell;
+    #   without it, config.num_steps
 
 
 @dataclasses.dataclass

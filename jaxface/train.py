@@ -74,8 +74,9 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
         state = parallel.place_state(state, mesh, config.compile)
         metrics_log = workdir.open_metrics(after_step=start)
         write_lineage(workdir, config, restored, about)
+    steps = num_steps(system, config)
     if restored is not None:
-        say(f"Continuing at step {start} of {config.num_steps} from {workdir.path}.")
+        say(f"Continuing at step {start} of {steps} from {workdir.path}.")
 
     def save(step, state, wait=False):
         with preemption.phase("save"), workdir.clock("save", step):
@@ -119,15 +120,15 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
         and not (workdir.path / f"samples/{start:08d}.png").exists()
     ):
         sample(start, state)
-    owed = 0 < start < config.num_steps and config.eval_every and start % config.eval_every == 0
+    owed = 0 < start < steps and config.eval_every and start % config.eval_every == 0
     if owed and not metrics_log.has(start, "eval/"):
         evaluate(start, state, system.monitors)
 
     # The loop.
     blocks = jax.default_backend() == "cpu"  # pretend devices deadlock with two steps in flight
     step, since, numbers, compiled = start, time.monotonic(), {}, set()
-    with Progress("training", config.num_steps, start) as progress:
-        while step < config.num_steps:
+    with Progress("training", steps, start) as progress:
+        while step < steps:
             batch = next(batches)
             kind = frozenset(batch)  # a batch of another structure is another program
             first = kind not in compiled
@@ -144,7 +145,7 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
                 workdir.record("compile", time.monotonic() - since, step)
                 since = time.monotonic()
 
-            last = step == config.num_steps
+            last = step == steps
             if step % config.log_every == 0 or last:
                 numbers = {k: float(v) for k, v in parallel.to_host(metrics).items()}
                 workdir.record("step", time.monotonic() - since, step)
@@ -318,6 +319,11 @@ def export(system: System, config: RunConfig, workdir: Workdir) -> int:
     about = provenance(config, int(state.step)) | {"checkpoint_sha256": digest}
     files.write(workdir.path / "export", system.export(state), about, say)
     return 0
+
+
+def num_steps(system: System, config: RunConfig) -> int:
+    """Of the whole run: the config says, or where it cannot, the system that knows its data."""
+    return system.num_steps() if system.num_steps else config.num_steps
 
 
 def newest(system: System, config: RunConfig, workdir: Workdir):

@@ -23,11 +23,12 @@ MAY = {
     "metrics": {"models", "ops", "weights", "faces"},
     "data": {"phantom", "faces", "ops"},
     "uv": {"metrics", "faces", "data", "ops"},
+    "patients": {"metrics", "faces", "data", "models", "ops"},
     "updates": set(),
     "schedules": set(),
     "systems": {
         *("losses", "schedules", "updates", "metrics", "faces", "data", "models", "ops"),
-        *("parallel", "contrast", "tours", "uv"),
+        *("parallel", "contrast", "tours", "uv", "patients"),
     },
     "reports": set(),
     "checkpoint": {"parallel"},

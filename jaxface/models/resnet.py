@@ -1,7 +1,8 @@
-"""Residual networks of 18, 34 and 50 layers (He et al. 2016, arXiv 1512.03385, table 1).
+"""Residual networks of 18, 34 and 50 layers (He et al. 2016, arXiv 1512.03385, table 1), and of 10.
 
 With torchvision's names and layouts, so that its ImageNet weights can be read, and its one departure
 from the paper ("v1.5"): in a block of three convolutions the 3x3 one has the stride, not the first.
+Ten layers, and other widths than the published 64, are for pictures and machines that are small.
 """
 
 import functools
@@ -16,7 +17,12 @@ import numpy as np
 from jaxface.errors import UserError, nearest
 from jaxface.models import layers
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}  # of the four stages
+BLOCKS = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+}  # of the four stages
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colors in [0, 1]
 STAGES = ("maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")
 
@@ -66,19 +72,20 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """[N, H, W, C] as `normalize` gives it -> logits [N, num_classes].
 
-    With `num_classes` None the features before the classifier, [N, 512] (2048 for 50 layers). What
-    leaves each of `STAGES` is sown into "intermediates".
+    With `num_classes` None the features before the classifier, [N, 8 width] (32 width for 50 layers).
+    What leaves each of `STAGES` is sown into "intermediates".
     """
 
     depth: int = 50
     num_classes: int | None = 1000
     dtype: Any = None  # of the convolutions; None is that of input and parameters
+    width: int = 64  # channels of the first stage
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, axis: str | None = None) -> jax.Array:
         """With `train`, batch normalisation takes the batch's statistics."""
         x = nn.Conv(
-            64,
+            self.width,
             (7, 7),
             2,
             3,
@@ -93,7 +100,7 @@ class ResNet(nn.Module):
         for stage, repeats in enumerate(BLOCKS[self.depth]):
             for repeat in range(repeats):
                 x = Block(
-                    width=64 * 2**stage,
+                    width=self.width * 2**stage,
                     stride=2 if stage and not repeat else 1,
                     bottleneck=self.depth >= 50,
                     dtype=self.dtype,
@@ -122,12 +129,12 @@ class Loaded(layers.Loaded):
 
 
 def from_kwargs(kwargs: Mapping[str, Any]) -> ResNet:
-    """The module of `depth` (18, 34 or 50) and `num_classes` (None: features; 1000 if left out).
+    """The module of `depth` (10, 18, 34 or 50), `num_classes` (None: features; 1000 if left out), `width`.
 
     Raises:
       UserError: an option that is missing or unknown, or a depth that is not known.
     """
-    known = {"depth", "num_classes"}
+    known = {"depth", "num_classes", "width"}
     for name in kwargs:
         if name not in known:
             raise UserError(f"a residual network has no option {name!r}.{nearest(name, known)}")

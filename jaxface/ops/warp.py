@@ -45,10 +45,10 @@ def _vary(window, key, patch, warp):
     y, x = jnp.meshgrid(offset, offset, indexing="ij")
     row = middle + (y * jnp.cos(angle) + x * jnp.sin(angle)) / scale
     column = middle + (x * jnp.cos(angle) - y * jnp.sin(angle)) / scale
-    return _bilinear(window, row, column)
+    return sample_bilinear(window, row, column)
 
 
-def _bilinear(window, row, column):
+def sample_bilinear(window, row, column):
     """Values of [H, W, C] at float positions [h, w] inside it. -> [h, w, C]"""
     height, width = window.shape[:2]
     top = jnp.clip(jnp.floor(row).astype(jnp.int32), 0, height - 2)

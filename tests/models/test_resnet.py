@@ -87,7 +87,7 @@ def test_golden_training(depth, pixels):
             assert abs(projected - dot) <= 1e-3 * norm * np.sqrt(flat.size), name
 
 
-@pytest.mark.parametrize(("depth", "train"), [(18, False), (50, True)])
+@pytest.mark.parametrize(("depth", "train"), [(10, True), (18, False), (50, True)])
 def test_equals_slow_reference(depth, train):
     arrays, network, x = _random(depth)
 
