@@ -347,9 +347,15 @@ def _examine(frames: Sequence[tuple[float, np.ndarray]], side: int) -> list[_Loo
     points, scores = landmarks_of([frames[n][1] for n, _ in faces], [one for _, one in faces])
     people = collections.defaultdict(list)
     for (number, _), one, score in zip(faces, points, scores):
-        if score >= MIN_SCORE:
+        if score >= MIN_SCORE and not any(_same(one, other) for other in people[number]):
             people[number].append(one)
     return [_measure(*frame, people[number], side) for number, frame in enumerate(frames)]
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two meshes [468, 3] lie on one face: the detector finds parts of very large ones too."""
+    apart = one[:, :2].mean(axis=0) - other[:, :2].mean(axis=0)
+    return bool(np.hypot(*apart) < face_width(other) / 2)
 
 
 def _measure(time: float, image: np.ndarray, people: list[np.ndarray], side: int) -> _Look:

@@ -193,6 +193,16 @@ def test_every_frame_is_unusable(tmp_path, picture, said):
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
+def test_two_boxes_on_one_face(monkeypatch):
+    """A face that fills the picture is often found twice, a part of it and another; it is one person."""
+    (whole,) = video.detect([films.still(0)])[0]
+    width, height = whole.box[2:] - whole.box[:2]
+    aside = whole._replace(box=whole.box + [0.4 * width, 0.3 * height] * 2)
+    monkeypatch.setattr(video, "detect", lambda images: [[whole, aside]] * len(images))
+    (found,) = video._examine([(0.0, films.still(0))], SIDE)
+    assert found.fault == "" and found.crop.shape == (SIDE, SIDE, 3)
+
+
 def test_face_too_small(tmp_path):
     path = films.write(tmp_path / "a.mp4", [films.still(0)] * 12)
     with pytest.raises(VideoError, match="face too small in all .* or ask for a smaller side"):
