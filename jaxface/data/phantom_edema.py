@@ -21,7 +21,7 @@ from jaxface.errors import UserError
 from jaxface.phantom import fluid
 from jaxface.phantom import head as heads
 
-VERSION = "1.0.0"  # of the pictures: a new one rebuilds the data
+VERSION = "1.1.0"  # of the pictures: a new one rebuilds the data
 SIDE, FRAMES = 96, 100  # px; frames of a video
 MEN, WOMEN = 25, 14
 DAYS, MOST_DAYS = 196, 10  # of all patients, of one

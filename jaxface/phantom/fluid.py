@@ -20,10 +20,10 @@ from jaxface.phantom.people import Subject, View, draw_subject
 from jaxface.phantom.render import render
 
 REGIONS = {  # shape targets that swell, and their strengths at 1 kg of a patient of gain 1
-    "cheeks": {"*-cheek-volume-incr": 0.22, "*-cheek-inner-incr": 0.08},
-    "lids": {"*-eye-bag-incr": 0.30, "*-eye-bag-in": 0.12, "*-eye-eyefold-down": 0.25,
-             "*-eye-height2-decr": 0.20, "*-eye-height3-decr": 0.20},
-    "jaw": {"head-fat-incr": 0.16, "neck-double-incr": 0.20},
+    "cheeks": {"*-cheek-volume-incr": 0.25, "*-cheek-inner-incr": 0.11},
+    "lids": {"*-eye-bag-incr": 0.50, "*-eye-bag-in": 0.20, "*-eye-eyefold-down": 0.38,
+             "*-eye-height2-decr": 0.15, "*-eye-height3-decr": 0.15},
+    "jaw": {"head-fat-incr": 0.22, "neck-double-incr": 0.28},
 }  # fmt: skip
 LENGTH = 180.0  # s of a video
 WEIGHT = {True: (62.0, 9.0), False: (51.0, 7.0)}  # kg, mean and deviation of dry weights; men: True
@@ -125,20 +125,20 @@ def draw_room(seed: tuple[int, ...]) -> View:
     """Draws where and how a video is taken: light, wall, camera and how the patient sits or lies."""
     rng = np.random.default_rng(seed)
     floats = lambda values: tuple(float(value) for value in values)
-    azimuth, height = np.deg2rad(rng.uniform(-65, 65)), np.deg2rad(rng.uniform(-10, 60))
+    azimuth, height = np.deg2rad(rng.uniform(-50, 50)), np.deg2rad(rng.uniform(0, 55))
     key = [np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)]
     fill = [-np.sign(azimuth) * rng.uniform(0.3, 0.9), rng.uniform(-0.2, 0.5), rng.uniform(0.4, 1)]
-    even = rng.uniform(0.2, 0.55)  # share of the light that comes from everywhere
+    even = rng.uniform(0.3, 0.6)  # share of the light that comes from everywhere
     warm = np.array([1.0, 0.0, -1.0]) * 0.07 * rng.normal()
     gains = np.exp(np.array([1, 0, -1]) * 0.06 * rng.normal() + 0.02 * rng.normal(size=3))
     wall = np.exp(rng.uniform(np.log(0.05), np.log(0.7)) + 0.16 * rng.normal(size=3))
     return View(
-        yaw=float(np.clip(2.5 * rng.normal(), -6, 6)),
-        pitch=float(np.clip(3 * rng.normal(), -7, 7)),
-        roll=float(np.clip(1.5 * rng.normal(), -4, 4)),
-        shift=floats([0, 0.02] + rng.uniform(-0.015, 0.015, 2)),
-        zoom=float(rng.uniform(0.69, 0.77)),
-        distance=float(rng.uniform(6, 12)),
+        yaw=float(np.clip(1.5 * rng.normal(), -4, 4)),
+        pitch=float(np.clip(2 * rng.normal(), -5, 5)),
+        roll=float(np.clip(1 * rng.normal(), -3, 3)),
+        shift=floats([0, 0.02] + rng.uniform(-0.008, 0.008, 2)),
+        zoom=float(rng.uniform(0.71, 0.75)),
+        distance=float(rng.uniform(7, 12)),
         lights=(
             (floats(key), floats(1.25 * (1 - even) * (1 + warm))),
             (floats(fill), floats(rng.uniform(0.05, 0.3) * (1 - warm))),
