@@ -162,7 +162,18 @@ def begin_with(state, start: dict):
             params[name] = fit(params[name], given[name], f"the {name}")
             kept = start.get("model_state", {}).get(name, {})
             stats[name] = fit(stats[name], kept, f"statistics of the {name}")
-    return state.replace(params=params, model_state=stats)
+    state = state.replace(params=params, model_state=stats)
+    if "begun" in state.control:
+        state = state.replace(control=state.control | {"begun": generator_of(state)})
+    return state
+
+
+def generator_of(state) -> dict:
+    """{"params", "model_state"} of the generator alone."""
+    return {
+        "params": state.params["generator"],
+        "model_state": state.model_state["generator"],
+    }
 
 
 def statistics(variables) -> dict:
@@ -307,6 +318,7 @@ class Photographs:
         phones: int = 0,
         start: dict | None = None,
         rivals: dict[str, dict] | None = None,
+        keep: float = 0.0,
     ) -> System:
         """A method with what surrounds every translator: judgement, pictures, files.
 
@@ -316,11 +328,20 @@ class Photographs:
           phones: batches from one with photographs that have no partner to the next; 0: none has.
           start: what config.init_from names, read: {"params": ..., "model_state": ...}.
           rivals: {suffix: the same of another run} that are measured beside it on the same people.
+          keep: share of the generator that the run began with, state.control["begun"], in the one that is used.
         """
         infer = jax.jit(generator)
 
         def networks_of(state):
-            return {"params": state.params, "model_state": state.model_state}
+            trees = {"params": state.params, "model_state": state.model_state}
+            if not keep:
+                return trees
+            mixed = jax.tree.map(
+                lambda old, new: keep * old + (1 - keep) * new,
+                state.control["begun"],
+                generator_of(state),
+            )
+            return {name: trees[name] | {"generator": mixed[name]} for name in trees}
 
         def translator(networks):
             stats = networks["model_state"].get("generator", {})

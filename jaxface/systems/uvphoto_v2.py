@@ -12,6 +12,10 @@ inverse F from UV to color:
 weighted with 1, `unpaired` and `unpaired`. D_uv learns from real UV photographs, D_rgb from phone ones.
 Phones, and the second and third row with them, take part in every `phones_every`-th step. The noise keeps G
 from hiding x' in G(x') for F to find (Chu et al. 2017, arXiv 1712.02950).
+
+A G that learns phones forgets some of the device. `keep_start` gives back what it knew: the weights that
+are judged and used lie between those that the run began with and those it came to, after WiSE-FT (Wortsman
+et al. 2022, arXiv 2109.01903, equation 1, whose recommended middle is one half).
 """
 
 import dataclasses
@@ -55,6 +59,7 @@ class Config(uv.PhotoConfig):
     )
     noise: float = 0.02  # standard deviation added to G(x') before F, in [-1, 1] (ours)
     camera: float = 0.5  # chance that a device photograph is seen as by another camera (ours)
+    keep_start: float = 0.0  # share of what the run began with in the G that is used (ours)
     pool: int = 50  # earlier results kept for the unconditional discriminators (CG)
 
 
@@ -77,6 +82,8 @@ def check(config: Config) -> None:
     uv.check(config)
     if config.phones_every < 1:
         raise UserError(f"config.phones_every={config.phones_every}: use 1 or more.")
+    if not 0 <= config.keep_start < 1:
+        raise UserError(f"config.keep_start={config.keep_start}: use 0 or more and less than 1.")
     if config.pool < config.batch:
         raise UserError(
             f"config.pool={config.pool} is smaller than config.batch={config.batch}: use {config.batch} "
@@ -92,6 +99,11 @@ def build(config: Config, start=None) -> System:
         If it is a v1, it is measured beside the result on the same people.
     """
     check(config)
+    if config.keep_start and not start:
+        raise UserError(
+            f"config.keep_start={config.keep_start} is a share of the network that --init_from names, and "
+            "there is none: name a run of uvphoto, or use --config.keep_start=0."
+        )
     nets = networks(config)
     half = round(config.constant * config.num_steps)
     rate = constant_then_linear(config.learning_rate, max(half, 1), config.num_steps - half)
@@ -116,11 +128,13 @@ def build(config: Config, start=None) -> System:
         keys = dict(zip(nets, jax.random.split(key, len(nets))))
         made = {name: nets[name].init(keys[name], shown[name]) for name in nets}
         params = {name: variables["params"] for name, variables in made.items()}
+        stats = {name: uv.statistics(variables) for name, variables in made.items()}
+        begun = {"params": params["generator"], "model_state": stats["generator"]}
         return TrainState(
             step=jnp.zeros([], jnp.int32),
             params=params,
             opt_state={name: tx[name].init(tree) for name, tree in params.items()},
-            model_state={name: uv.statistics(variables) for name, variables in made.items()},
+            model_state=stats,
             ema={},
             control={
                 "photographs": uv.no_facts(),
@@ -129,7 +143,8 @@ def build(config: Config, start=None) -> System:
                 "skipped": no_skips(*nets),
                 "newest": {f"loss/{name}": jnp.float32(0) for name in PAIRED + JOINT}
                 | {f"gradient/{name}": jnp.float32(0) for name in nets},
-            },
+            }
+            | ({"begun": jax.tree.map(jnp.copy, begun)} if config.keep_start else {}),
         )
 
     def train_step(state, batch, key, *, axis=None):
@@ -270,6 +285,7 @@ def build(config: Config, start=None) -> System:
         phones=config.phones_every,
         start=start,
         rivals=rivals,
+        keep=config.keep_start,
     )
 
 

@@ -232,3 +232,43 @@ def test_a_v1_is_a_start_of_the_networks_it_has(tiny):
         expected = start["params"].get(name, state.params[name])
         assert not leaves_differ(expected, begun.params[name])
     assert uvphoto_v2.build(TINY).start_from is None
+
+
+def test_what_the_run_began_with_has_its_share_in_what_is_used(tiny, first):
+    """keep_start mixes weights where a network is used, and touches no step."""
+    _, state, _, _ = tiny
+    start = {
+        "params": {"generator": jax.tree.map(lambda x: x + 1, state.params["generator"])},
+        "model_state": {"generator": state.model_state["generator"]},
+    }
+    plain = uvphoto_v2.build(TINY, start)
+    mixing = uvphoto_v2.build(dataclasses.replace(TINY, keep_start=0.25), start)
+    begun = plain.start_from(state)
+    control = state.control | {"begun": uv.generator_of(state)}
+    kept = mixing.start_from(state.replace(control=control))
+    assert not leaves_differ(kept.control["begun"], uv.generator_of(begun))
+    # As after training: other weights than the run began with.
+    moved = lambda s: s.replace(params=s.params | {"generator": state.params["generator"]})
+    used = mixing.export(moved(kept)).variables["params"]
+    for old, new, one in zip(
+        jax.tree.leaves(start["params"]["generator"]),
+        jax.tree.leaves(state.params["generator"]),
+        jax.tree.leaves(used["generator"]),
+    ):
+        np.testing.assert_allclose(one, 0.25 * old + 0.75 * new, rtol=1e-6, atol=1e-6)
+    assert not leaves_differ(used["inverse"], kept.params["inverse"])
+    x = np.zeros([1, TINY.patch, TINY.patch, 3], np.float32) + 0.3
+    told = lambda system, s: np.asarray(system.export(s).functions["generator"][0](x))
+    assert np.abs(told(mixing, moved(kept)) - told(plain, moved(begun))).max() > 1e-3
+    shapes = jax.eval_shape(mixing.init, jax.random.key(0))
+    after, _ = jax.eval_shape(mixing.train_step, shapes, batch_of(TINY), jax.random.key(0))
+    assert jax.tree.structure(after) == jax.tree.structure(shapes)
+
+
+def test_a_share_of_nothing_is_refused():
+    with pytest.raises(
+        UserError, match="keep_start=0.5 is a share of the network that --init_from"
+    ):
+        uvphoto_v2.build(dataclasses.replace(TINY, keep_start=0.5))
+    with pytest.raises(UserError, match="keep_start=1.0: use 0 or more and less than 1"):
+        uvphoto_v2.build(dataclasses.replace(TINY, keep_start=1.0), {"params": {"generator": {}}})
