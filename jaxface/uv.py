@@ -328,7 +328,7 @@ class Photographs:
           phones: batches from one with photographs that have no partner to the next; 0: none has.
           start: what config.init_from names, read: {"params": ..., "model_state": ...}.
           rivals: {suffix: the same of another run} that are measured beside it on the same people.
-          keep: share of the generator that the run began with, state.control["begun"], in the one that is used.
+          keep: share of the generator that the run began with (in control["begun"]) in the one that is used.
         """
         infer = jax.jit(generator)
 

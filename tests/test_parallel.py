@@ -15,7 +15,8 @@ import pytest
 from jaxface import parallel
 from jaxface.errors import UserError
 
-SYSTEMS = ("conv_net", "cleftgan", "uvphoto", "uvphoto_v2")
+SYSTEMS = ("conv_net", "cleftgan", "uvphoto", "uvphoto_v2", "contrastive")
+ON_TWO = ("conv_net:jit", "conv_net:pmap", "cleftgan:jit", "contrastive:jit")  # processes
 ROOT = pathlib.Path(__file__).parents[1]
 TOLERANCE = 1e-9  # of each leaf's largest value, in float64; the promise is 1e-6
 # A bias before instance normalisation has no gradient but rounding, of about 1e-15. Nothing below FLOOR
@@ -47,7 +48,7 @@ def numbers(tmp_path_factory):
         runs = ",".join(f"{system}:{mode}" for system in SYSTEMS for mode in ("jit", "pmap"))
         eight = pool.submit(run, out / "8.npz", 8, runs)
         concurrent.futures.wait([one, eight])
-        runs = "conv_net:jit,conv_net:pmap,cleftgan:jit"
+        runs = ",".join(ON_TWO)
         two = [pool.submit(run, out / f"{i}.npz", 4, runs, address, i) for i in (0, 1)]
     return {"1": one.result(), "8": eight.result(), "2x4": [future.result() for future in two]}
 
@@ -74,7 +75,7 @@ def test_eight_devices_equal_one(numbers, system, mode):
     assert_equal_runs(numbers["1"], numbers["8"], f"{system}:{mode}")
 
 
-@pytest.mark.parametrize("run", ["conv_net:jit", "conv_net:pmap", "cleftgan:jit"])
+@pytest.mark.parametrize("run", ON_TWO)
 def test_two_processes_of_four_equal_one(numbers, run):
     for process in numbers["2x4"]:
         assert_equal_runs(numbers["1"], process, run)

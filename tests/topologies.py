@@ -191,8 +191,34 @@ def uvphoto_v2():
     return drawn(system, rng, 0.2), system.train_step, resident, facts
 
 
+def contrastive():
+    """The real step: momentum encoder, statistics over the batch, a queue that wraps around."""
+    import numpy as np
+
+    from experiments import edema_pretrain as experiment
+    from jaxface.systems import contrastive
+
+    smaller = {"side": 16, "width": 2, "batch": BATCH, "queue": BATCH + 4}
+    system = contrastive.build(dataclasses.replace(experiment.tiny, **smaller))
+    rng = np.random.default_rng(0)
+    resident = {"image": rng.integers(0, 256, (40, 16, 16, 3)).astype(np.float64)}
+    weight = rng.normal(size=40)
+
+    def init(key):
+        state = drawn(system, rng, 0.2)(key)
+        return state.replace(ema={"params": state.params, "stats": state.model_state})
+
+    def fields(index):
+        pair = np.stack([index, (index + 5) % 40], 1).astype(np.int32)
+        whole = {"subject": pair % 7, "video": pair, "label": pair % 2}
+        return {"index": pair, "weight": weight[pair]} | whole
+
+    return init, system.train_step, resident, fields
+
+
 SYSTEMS = {
     "conv_net": conv_net,
+    "contrastive": contrastive,
     "cleftgan": cleftgan,
     "uvphoto": uvphoto,
     "uvphoto_v2": uvphoto_v2,
