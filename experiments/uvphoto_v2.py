@@ -8,12 +8,12 @@ of an EPYC that was busy with other work, about 70 min; trained at commit 8a76ea
     80 people before phones    0.695 [0.557, 0.792], v1 0.598 [0.441, 0.721]; paired: +0.098 [0.046, 0.152]
     24 people in the device    0.933 [0.882, 0.966], v1 0.949 [0.905, 0.976]; paired: -0.016 [-0.046, 0.008]
 
-What is used lies midway between v1 and what the training came to (`keep_start`). Without that (0) phones gain
-0.108 [0.017, 0.197] and the device loses 0.036 [0.002, 0.133]; these are the same people, so that the midpoint,
-which its authors recommend for want of a better choice, was taken first and not searched for. Spots come out
-too faint: the ratio is 0.0021 too low before phones (v1: 0.0005), 0.0017 in the device (v1: 0.0012), of about
-0.005. What a camera hides, squared errors pull toward no spot. v1 and v2 are told apart by r; neither is
-calibrated. The published scale has not been run.
+What is used lies midway between v1 and what the training came to (`keep_start`). Without that (0) phones
+gain 0.108 [0.017, 0.197] and the device loses 0.036 [0.002, 0.133]. These are the same people, so that the
+midpoint, which its authors recommend for want of a better choice, was taken first and not searched for.
+Spots come out too faint: the ratio is 0.0021 too low before phones (v1: 0.0005), 0.0017 in the device (v1:
+0.0012), of about 0.005. What a camera hides, squared errors pull toward no spot. v1 and v2 are told apart by
+r; neither is calibrated. The published scale has not been run.
 """
 
 from dataclasses import replace
