@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -20,10 +20,11 @@ from PIL import Image
 
 from jaxface.data.base import FrameBuilder
 from jaxface.data.pipeline import RESIDENT_BYTES, Examples, NobodyError, open_source
+from jaxface.data.video import Selection
 from jaxface.errors import UserError
 from jaxface.metrics import conformal, edema, edema_baselines, plots
 from jaxface.models.resnet import BLOCKS, ResNet
-from jaxface.system import Figure, Record, RunConfig
+from jaxface.system import Figure, Reading, Record, RunConfig
 
 LEAST_DAYS = 2  # of a target: one to learn from, one to be judged on
 ALPHA = 0.1  # share of days that may lie outside their intervals
@@ -289,15 +290,15 @@ def pair_batches(frames: Frames, start: int, index: int = 0, count: int = 1) -> 
         yield batch | {name: values[batch["index"]] for name, values in facts.items()}
 
 
-def embedded(network, frames: Frames, rows: np.ndarray) -> np.ndarray:
-    """A network's result [n, F] for some frames, in calls of one size.
+def embedded(network: Callable, images: np.ndarray) -> np.ndarray:
+    """A network's result [n, F] for frames, uint8 [n, S, S, 3], in calls of one size.
 
     Args:
       network: float32 [CHUNK, S, S, 3] in [-1, 1] -> [CHUNK, F].
     """
     results = []
-    for first in range(0, len(rows), CHUNK):
-        some = frames.pixels(rows[first : first + CHUNK])
+    for first in range(0, len(images), CHUNK):
+        some = images[first : first + CHUNK]
         padded = np.concatenate([some, np.repeat(some[:1], CHUNK - len(some), 0)])
         results.append(np.asarray(network(padded.astype(np.float32) / 127.5 - 1))[: len(some)])
     return np.concatenate(results)
@@ -655,3 +656,85 @@ def _shown(videos: edema.Videos) -> list[str]:
     names, count = np.unique(videos.subject, return_counts=True)
     order = names[np.argsort(-count, kind="stable")]
     return list(order[np.unique(np.linspace(0, len(order) - 1, CHARTS).astype(int))])
+
+
+# ---- a user's video ---------------------------------------------------------------------------
+
+
+def read_video(
+    frames: Frames,
+    subject: str,
+    chosen: Selection,
+    network: Callable,
+    known: Told,
+    spread_kg: float,
+) -> Reading:
+    """What a patient's own model says of a video.
+
+    Args:
+      chosen: its frames.
+      network: float32 [CHUNK, S, S, 3] in [-1, 1] -> (features [CHUNK, F], logit, weight in spreads).
+      known: what models said of the days left out of every target: how sure this one is.
+      spread_kg: kg that weights are measured in.
+    """
+    table, days = frames.table, tuple(frames.targets[subject])
+    learned = rows_of(table, subject, days)
+    told = embedded(lambda x: np.column_stack(network(x)), chosen.images)
+    of_days = embedded(lambda x: np.column_stack(network(x)), frames.pixels(learned))
+    unlike = conformal.unlike(of_days[:, :-2], told[:, :-2], table.video[learned])
+    score, mean = float(np.median(unlike.score)), mean_weight(table, learned)
+    kg = mean + spread_kg * float(np.median(told[:, -1]))
+    _, first = np.unique(table.video[learned], return_index=True)
+    scale = conformal.spread(table.weight_kg[learned[first]], spread_kg)
+    others = edema.by_video(as_frames(table, known.rows, known.logit, known.kg))
+    scales = dict(zip(table.video[known.rows], known.scale))
+    calibration = conformal.calibrate(
+        others.weight_kg - others.predicted_kg,
+        others.subject,
+        ALPHA,
+        scales=np.array([scales[v] for v in others.video]),
+        new_patients=False,  # this patient's own days are among them
+    )
+    low, high = (
+        float(end[0]) for end in conformal.interval(np.array([kg]), calibration, np.array([scale]))
+    )
+    sure = 1 / (1 + np.exp(-float(told[:, -2].mean())))
+    warnings = [chosen.note] if chosen.note else []
+    numbers: dict[str, float | str] = {
+        "weight_kg": kg,
+        "weight_kg_low": low,
+        "weight_kg_high": high,
+        "edema_probability": sure,
+    }
+    if not score <= unlike.threshold:
+        warnings.append(
+            "No estimate is given: the face in this video is unlike all videos of this patient that the "
+            "model learned from. Is it the same person, in a similar crop and light?"
+        )
+        numbers = dict.fromkeys(numbers, "withheld")
+        kg = low = high = float("nan")
+    own = others.subject == subject
+    last = "this video"
+    chart = plots.day_chart(
+        [*others.day[own], last],
+        np.append(others.weight_kg[own], np.nan),
+        np.append(others.predicted_kg[own], kg),
+        np.append(others.predicted_kg[own] - calibration.half * scale, low),
+        np.append(others.predicted_kg[own] + calibration.half * scale, high),
+        [*others.session[own], "pre" if sure >= 0.5 else "post"],
+        caption="",
+    )
+    numbers |= {"frames_used": len(chosen.images), "unlike": round(score, 2)}
+    pictures = {"frames": sheet(chosen.images), "days": chart.images[0]}
+    return Reading(pictures, numbers, tuple(warnings))
+
+
+def sheet(images: np.ndarray, columns: int = 8, most: int = 24) -> np.ndarray:
+    """Some of the pictures [n, S, S, 3], evenly chosen, side by side: uint8 [h, w, 3]."""
+    some = images[np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).astype(int))]
+    columns = min(columns, len(some))
+    empty = np.full_like(some[:1], 255)
+    padded = np.concatenate([some, np.repeat(empty, -len(some) % columns, 0)])
+    side = some.shape[1]
+    grid = padded.reshape(-1, columns, side, side, 3).swapaxes(1, 2)
+    return grid.reshape(-1, columns * side, 3)

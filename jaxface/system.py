@@ -110,6 +110,7 @@ class System(NamedTuple):
     )
     #   of (name of the file relative to the path, Reading | UserError): what cannot be read comes as
     #   its error, so that the others still are
+    reads: str = "photograph"  # or "video": what `readings` takes
     judge_folder: Callable | None = None  # (folder of pictures) -> what an evaluation returns
     release: Callable | None = None  # (workdir, sha256 of the checkpoint): raises UserError while
     #   pictures of this checkpoint must not leave the run

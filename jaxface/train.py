@@ -30,6 +30,10 @@ from jaxface.terminal import Progress, say
 from jaxface.workdir import Workdir, as_dict, write_json
 
 GRID = 64  # pictures of a progress grid
+KINDS = {  # that are read
+    "photograph": "JPEG, PNG, WebP, BMP or TIFF",
+    "video": "MP4, MOV, MKV, WebM, AVI or MPEG",
+}
 PHONE = (".heic", ".heif", ".avif", ".webp")  # images that not every table of file types knows
 
 
@@ -256,25 +260,27 @@ def sample(system: System, config: RunConfig, workdir: Workdir, asked: Asked) ->
 
 
 def read_input(system: System, config: RunConfig, workdir: Workdir, path: pathlib.Path) -> int:
-    """Writes what the newest checkpoint makes of a user's photographs into the workdir.
+    """Writes what the newest checkpoint makes of a user's photographs or videos into the workdir.
 
-    readings/<file>/*.png, readings.csv and the page readings.html. Photographs that cannot be read are
-    named there and on the terminal.
+    readings/<file>/*.png, readings.csv and the page readings.html. Files that cannot be read are named
+    there and on the terminal.
 
     Raises:
-      UserError: the system reads no photographs, `path` holds none, or none could be read.
+      UserError: the system reads nothing, `path` holds nothing to read, or none of it could be read.
     """
     if not system.readings:
         raise UserError("--input: this system reads no photographs.")
-    wanted = photographs_in(path)
+    wanted, kinds = files_in(path, system.reads), KINDS[system.reads]
     if not wanted:
-        raise UserError(f"--input={path}: no photograph in it (JPEG, PNG, WebP, BMP or TIFF).")
+        raise UserError(f"--input={path}: no {system.reads} in it ({kinds}).")
     state, digest = newest(system, config, workdir)
     if system.release:
         system.release(workdir.path, digest)
     about = provenance(config, int(state.step)) | {"checkpoint_sha256": digest}
     # Pixels of a real person are in these pictures: they are not what `provenance` says of samples.
-    about |= {"synthetic": "made by a network from a photograph: a research estimate, no diagnosis"}
+    about |= {
+        "synthetic": f"made by a network from a {system.reads}: a research estimate, no diagnosis"
+    }
     entries, taken = [], set()
 
     def refuse(name: str, reason: str) -> None:
@@ -283,7 +289,7 @@ def read_input(system: System, config: RunConfig, workdir: Workdir, path: pathli
         entries.append(readings.Entry(name, stem, error=reason))
         say(f"  not read: {name}: {reason}")
 
-    with Progress("reading", len(wanted), unit="photograph") as progress:
+    with Progress("reading", len(wanted), unit=system.reads) as progress:
         for name, found in system.readings(state, path):
             if isinstance(found, UserError):
                 # A page that may be handed on says which file, not where on this disk.
@@ -296,7 +302,7 @@ def read_input(system: System, config: RunConfig, workdir: Workdir, path: pathli
     known = {one.name for one in entries}
     for name in wanted:
         if name not in known:
-            refuse(name, "this kind of image is not read: save it as JPEG, PNG, WebP, BMP or TIFF")
+            refuse(name, f"this kind of {system.reads} is not read: save it as {kinds}")
     broken = sum(bool(one.error) for one in entries)
     if broken == len(entries):
         raise UserError(
@@ -304,7 +310,7 @@ def read_input(system: System, config: RunConfig, workdir: Workdir, path: pathli
             + "\n  ".join(f"{one.name}: {one.error}" for one in entries)
         )
     readings.write_table(workdir.path / "readings.csv", entries)
-    readings.write_page(workdir.path / "readings.html", entries, about)
+    readings.write_page(workdir.path / "readings.html", entries, about, system.reads)
     if broken:
         say(f"{broken} of {len(entries)} files could not be read: see above and the page's end.")
     say(f"{len(entries) - broken} read: {workdir.path / 'readings.html'}")
@@ -366,16 +372,18 @@ def dry_run(system: System, config: RunConfig, workdir: Workdir) -> int:
 # ---- the small print ------------------------------------------------------------------------
 
 
-def photographs_in(path: pathlib.Path) -> list[str]:
-    """Names relative to a folder, or to its own, of what is called an image, readable or not."""
+def files_in(path: pathlib.Path, what: str) -> list[str]:
+    """Names relative to a folder, or to its own, of what is called a photograph (or a video), readable or
+    not."""
     if not path.is_dir():
         return [path.name]
     found = []
     for file in sorted(path.rglob("*")):
         name = file.relative_to(path)
         kind = mimetypes.guess_type(file.name)[0] or ""
-        image = kind.startswith("image/") or file.suffix.lower() in PHONE
-        if image and file.is_file() and not any(part.startswith(".") for part in name.parts):
+        fits = kind.startswith("image/" if what == "photograph" else "video/")
+        fits |= what == "photograph" and file.suffix.lower() in PHONE
+        if fits and file.is_file() and not any(part.startswith(".") for part in name.parts):
             found.append(name.as_posix())
     return found
 

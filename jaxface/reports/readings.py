@@ -33,6 +33,14 @@ WORDS = {  # names in plain words, and what they are shown in
     "ita": ("Skin tone (individual typology angle)", "degrees"),
     "uv": ("UV photograph, made by the network", ""),
     "overlay": ("Spots found", ""),
+    "weight_kg": ("Body weight, read from the face", "kg"),
+    "weight_kg_low": ("In 9 of 10 videos the weight is above", "kg"),
+    "weight_kg_high": ("and below", "kg"),
+    "edema_probability": ("How sure the network is that this is before dialysis", "%"),
+    "frames_used": ("Frames of the video that were used", ""),
+    "unlike": ("How unlike the videos it learned from (0 to 1 is usual)", ""),
+    "frames": ("Frames that were used", ""),
+    "days": ("This patient day by day; the last one is this video", ""),
 }
 
 
@@ -95,10 +103,17 @@ def write_table(path: pathlib.Path, entries: Sequence[Entry]) -> None:
     os.replace(draft, path)
 
 
-def write_page(path: pathlib.Path, entries: Sequence[Entry], about: Mapping[str, str]) -> None:
+def write_page(
+    path: pathlib.Path,
+    entries: Sequence[Entry],
+    about: Mapping[str, str],
+    what: str = "photograph",
+) -> None:
     """Writes the page: everything is in it, it reads nothing from outside, and equal input gives equal bytes.
 
-    `about` has checkpoint, checkpoint_sha256 and data.
+    Args:
+      about: has checkpoint, checkpoint_sha256 and data.
+      what: was read, photograph or video.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
@@ -122,6 +137,7 @@ def write_page(path: pathlib.Path, entries: Sequence[Entry], about: Mapping[str,
         "read": read,
         "broken": [one for one in entries if one.error],
         "about": about,
+        "what": what,
         "phantom": "phantom" in about["data"],
     }
     html = environment.get_template("readings.html.jinja").render(page)

@@ -197,7 +197,7 @@ def build(config: Config, start=None) -> System:
             "params": state.params["encoder"],
             "batch_stats": state.model_state["encoder"],
         }
-        return patients.embedded(functools.partial(infer, variables), frames, rows)
+        return patients.embedded(functools.partial(infer, variables), frames.pixels(rows))
 
     def judge(state, key):
         """How well a linear model on frozen features reads days that it was not fitted on."""

@@ -17,6 +17,7 @@ network itself.
 
 import dataclasses
 import functools
+import pathlib
 
 import flax.linen as nn
 import jax
@@ -25,7 +26,8 @@ import numpy as np
 import optax
 
 from jaxface import patients
-from jaxface.errors import UserError
+from jaxface.data import video
+from jaxface.errors import UserError, nearest
 from jaxface.models import resnet
 from jaxface.ops.handheld import vary_frames
 from jaxface.parallel import gather, pmean
@@ -47,6 +49,7 @@ class Config(patients.FrameRunConfig):
     head_rate: float = 1e-2  # Adam
     learning_rate: float = 1e-4  # Adam, to 0 by a cosine
     lambda_weight: float = 1.0  # of |kg - kg'| / s beside the cross-entropy
+    patient: str = ""  # whose model reads the videos of --mode=sample --input
 
     @property
     def num_steps(self) -> int:
@@ -275,7 +278,7 @@ def build(config: Config, start=None) -> System:
         features = None
         if start:
             network = functools.partial(infer, first(state, "start"))
-            features = patients.embedded(network, frames, patients.target_rows(frames))
+            features = patients.embedded(network, frames.pixels(patients.target_rows(frames)))
         return patients.judge(frames, by_method, features)
 
     def sample(state, key, number, label=""):
@@ -283,6 +286,41 @@ def build(config: Config, start=None) -> System:
         rows = patients.target_rows(frames)
         words = f"Patients to be judged ({config.data}): before and after dialysis by turns."
         return frames.preview(rows, words, videos=max(12, number // 4))
+
+    @jax.jit
+    def ask(variables, heads, x):
+        """(features, logit, weight in spreads) of frames."""
+        y = E.apply(variables, resnet.normalize(x)).astype(jnp.float32)
+        return (y, *H.apply({"params": heads}, y))
+
+    def readings(state, path):
+        """A video, or each in a folder, by the model of config.patient."""
+        names = list(frames.targets)
+        if config.patient not in names:
+            raise UserError(
+                f"config.patient={config.patient!r}: name the patient whose model is to read."
+                f"{nearest(config.patient, names)}"
+            )
+        number = names.index(config.patient)
+        heads = jax.tree.map(lambda x: x[number], state.params["patients"])["heads"]
+        network = functools.partial(ask, first(state, "patients", number), heads)
+        given = np.asarray(state.control["answers"])
+        known = patients.told(frames.table, jobs(), given, spread(), 0, "all")
+        if known is None or int(state.step) < groups() * config.num_steps:
+            raise UserError(
+                "the models of this run are not finished: let it train to its end first."
+            )
+        path = pathlib.Path(path)
+        folder = path if path.is_dir() else path.parent
+        for name in video.list_videos(path) if path.is_dir() else [path.name]:
+            try:
+                chosen = video.select(folder / name, config.frames, config.side)
+                yield (
+                    name,
+                    patients.read_video(frames, config.patient, chosen, network, known, spread()),
+                )
+            except UserError as error:
+                yield name, error
 
     def start_from(state):
         given = start.get("params", {})
@@ -309,6 +347,8 @@ def build(config: Config, start=None) -> System:
         batches=batches,
         evals={"edema": judge},
         sample=sample,
+        readings=readings,
+        reads="video",
         resident=frames.resident,
         preview=lambda: sample(None, None, 64),
         start_from=start_from if start else None,
