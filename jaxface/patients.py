@@ -31,7 +31,7 @@ ALPHA = 0.1  # share of days that may lie outside their intervals
 PROMISED = round(1 / ALPHA) - 1  # patients that intervals for a new one must be learned from
 CHARTS = 3  # patients whose days are drawn
 CHUNK = 64  # frames a call of a network embeds
-HEADLINE = ("video_accuracy", "mae_kg")
+HEADLINE = {"video_accuracy": "Video accuracy", "mae_kg": "Mean error of the weight"}
 
 
 @dataclasses.dataclass
@@ -594,13 +594,25 @@ def judge(
         kept = np.isin(rival.video, list(same))
         if set(rival.video[kept]) == same:
             results |= edema.gain(whole, edema.Frames(*(c[kept] for c in rival)), name)
-    for budget in [b for b in next(iter(by_method.values())) if b != "all"]:
-        for name, budgets in by_method.items():
-            if budget in budgets:
-                t = budgets[budget]
-                found = edema.scores(as_frames(table, t.rows, t.logit, t.kg))
-                end = "" if budgets is next(iter(by_method.values())) else f"_{name}"
-                results |= {f"{k}_days_{budget}{end}": found[k] for k in HEADLINE}
+    curves: dict[str, dict[str, dict]] = {name: {} for name in HEADLINE}
+    for number, (name, budgets) in enumerate(by_method.items()):
+        for budget, t in budgets.items():
+            found = edema.scores(as_frames(table, t.rows, t.logit, t.kg))
+            end = f"_{name}" if number else ""
+            for one in HEADLINE:
+                curves[one].setdefault(name, {})[budget] = found[one]
+                if budget != "all":
+                    results[f"{one}_days_{budget}{end}"] = found[one]
+    for one, words in HEADLINE.items():
+        if "frozen" in rivals:
+            curves[one]["linear on frozen features"] = {"all": results[f"{one}_frozen"]}
+        results[f"{one}_by_days"] = plots.accuracy_by_days(
+            curves[one],
+            f"{words} over the days that a patient's model learned from; each day was left out "
+            "in turn. Bars: 95 % intervals over patients.",
+            quantity=words.lower(),
+            chance=None if results[one].unit else 0.5,
+        )
 
     videos = edema.by_video(whole)
     scale = dict(zip(table.video[ours.rows], ours.scale))

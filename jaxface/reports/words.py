@@ -219,6 +219,81 @@ MEASURES = {
         "Large photographs are translated in overlapping pieces. How much the result depends on where the "
         "pieces lie, in gray levels of 255; below about 1, no seam can be seen.",
     ),
+    "video_accuracy": Words(
+        "Before or after dialysis: how many videos are told right?",
+        "Share of videos of days that the patient's own model has never seen. 0.5 is a toss-up.",
+    ),
+    "video_accuracy_scratch": Words(
+        "The same without the other patients",
+        "The same small models, begun from random weights instead of what many other patients showed.",
+    ),
+    "video_accuracy_frozen": Words(
+        "The same with a straight line only",
+        "The network learned from many patients is left as it is; of each patient only a linear rule on "
+        "its features is learned.",
+    ),
+    "video_accuracy_baseline_majority": Words(
+        "The same by saying the more frequent answer always",
+        "Needs no picture. Whatever is worth its effort is above this.",
+    ),
+    "video_accuracy_baseline_color_histogram": Words(
+        "The same by the colors of the picture alone",
+        "If this is high, light or clothes give the answer away and no number here says anything of edema.",
+    ),
+    "video_accuracy_baseline_background": Words(
+        "The same by what surrounds the face alone",
+        "From the outermost edge of each frame. It should be a toss-up.",
+    ),
+    "video_accuracy_gain_scratch": Words(
+        "How much do the other patients help?",
+        "Share of videos told right minus that of models begun from random weights, on the same videos. "
+        "Better is shown where the whole interval lies above 0.",
+    ),
+    "video_auc": Words(
+        "Order of the videos from least to most edema (AUC)",
+        "How often a video before dialysis scores above one after it: 1 always, 0.5 by chance.",
+    ),
+    "mae_kg": Words(
+        "Body weight read from the face: mean error in kg",
+        "On days that the patient's own model has never seen. Compare with the two lines on means below: "
+        "who only knows a patient's usual weight errs by as much as they say.",
+    ),
+    "mae_kg_scratch": Words(
+        "The same without the other patients", "The same small models, begun from random weights."
+    ),
+    "mae_kg_frozen": Words(
+        "The same with a straight line only", "A linear rule on features that are left as they are."
+    ),
+    "mae_kg_baseline_training_mean": Words(
+        "The same by saying the patient's mean weight always",
+        "The mean of the days that were learned from. No picture is looked at.",
+    ),
+    "mae_kg_baseline_class_mean_uses_label": Words(
+        "The same if somebody says whether it is before or after",
+        "The mean weight of the days learned from, before or after as it truly is. This sees the answer: "
+        "no method has to beat it.",
+    ),
+    "mae_kg_gain_scratch": Words(
+        "How many kg do the other patients save?",
+        "Mean error minus that of models begun from random weights, on the same videos. Better is shown "
+        "where the whole interval lies below 0.",
+    ),
+    "mae_kg_change": Words(
+        "Error of what one dialysis took out",
+        "Mean error of the difference between before and after, in kg: what a scale would be asked.",
+    ),
+    "r_kg_within": Words(
+        "Does the estimate follow a patient's ups and downs?",
+        "Correlation with the measured weight after taking out each patient's mean; 1 is perfect order.",
+    ),
+    "interval_coverage": Words(
+        "Do the intervals keep their promise?",
+        "Share of measured weights inside intervals that should hold 9 of 10.",
+    ),
+    "share_answered": Words(
+        "How many videos get an answer?",
+        "The others show a face unlike all that the patient's model learned from: no estimate is given.",
+    ),
 }
 
 
@@ -226,6 +301,9 @@ def family(name: str) -> str:
     """Measures of one family stand on one scale: a number, its comparison and its noise floor."""
     if name.startswith("spot_ratio_r"):
         return "spot_ratio_gain" if name.endswith("_gain") else "spot_ratio_r"
+    for start in ("video_accuracy", "mae_kg"):
+        if name.startswith(start):
+            return f"{start}_gain" if f"{start}_gain" in name else start
     if name in ("spot_ratio_bias", "spot_ratio_limit_low", "spot_ratio_limit_high"):
         return "spot_ratio_difference"
     for end in ("_noise_floor", "_base", "_js", "_mobilenetv2"):

@@ -271,7 +271,7 @@ def build(config: Config, start=None) -> System:
         given = np.asarray(state.control["answers"])
         by_method = {}
         for number, method in enumerate(methods):
-            for budget in sorted(_budgets(config)):
+            for budget in _budgets(config):
                 found = patients.told(frames.table, jobs(), given, spread(), number, budget)
                 if found is not None:
                     by_method.setdefault(method, {})[budget] = found
