@@ -74,6 +74,7 @@ def write(
     options = {"movflags": movflags} if movflags else {}
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=fps)
+        stream.codec_context.thread_count = 1  # or the bytes depend on how many cores there are
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "rgb24" if codec == "png" else "yuv420p"
         base = fractions.Fraction(1, 1000 if times is not None else fps)

@@ -275,6 +275,8 @@ def _length(path: pathlib.Path) -> float:
 def _decoded(path: pathlib.Path) -> Iterator[tuple[float, av.VideoFrame, float]]:
     """(s from the first frame, frame as the decoder gives it, width of a px per height); times grow."""
     with _opened(path) as (container, stream):
+        # Which damage a decoder tells of depends on how many threads share its work.
+        stream.codec_context.thread_count = 1
         aspect = float(stream.sample_aspect_ratio or 1)
         rate = float(stream.average_rate or 25)
         first, last = None, -np.inf

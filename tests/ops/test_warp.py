@@ -116,4 +116,4 @@ def test_a_patch_depends_on_its_own_key_alone():
 def test_bilinear_at_the_last_pixel():
     picture = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4, 2)), jnp.float32)
     row, column = np.mgrid[:3, :4].astype(np.float32)
-    np.testing.assert_array_equal(warp._bilinear(picture, row, column), picture)
+    np.testing.assert_array_equal(warp.sample_bilinear(picture, row, column), picture)
