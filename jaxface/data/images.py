@@ -222,11 +222,16 @@ def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def list_images(folder: str | os.PathLike) -> list[str]:
     """Paths (posix, relative) of all images in and under `folder`, sorted; hidden ones are skipped."""
+    return list_files(folder, SUFFIXES)
+
+
+def list_files(folder: str | os.PathLike, suffixes: tuple[str, ...]) -> list[str]:
+    """The same of files whose names end in one of `suffixes` (lower case)."""
     folder = pathlib.Path(folder)
     found = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
+            if not name.startswith(".") and name.lower().endswith(suffixes):
                 found.append((pathlib.Path(parent) / name).relative_to(folder).as_posix())
     return sorted(found)

@@ -33,7 +33,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from jaxface.data.images import Limits
+from jaxface.data.images import Limits, list_files
 from jaxface.errors import UserError
 from jaxface.faces import align
 from jaxface.faces.detect import detect
@@ -190,14 +190,7 @@ def check(frames: int, side: int) -> None:
 
 def list_videos(folder: str | os.PathLike) -> list[str]:
     """Paths (posix, relative) of all videos in and under `folder`, sorted; hidden ones are skipped."""
-    folder = pathlib.Path(folder)
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
-                found.append((pathlib.Path(parent) / name).relative_to(folder).as_posix())
-    return sorted(found)
+    return list_files(folder, SUFFIXES)
 
 
 def encode_jpeg(image_u8: np.ndarray) -> bytes:
