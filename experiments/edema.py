@@ -28,11 +28,11 @@ demo = replace(
     folds=3,
     depth=10,
     width=16,
-    budgets="1,all",
-    head_steps=20,
-    steps=60,
+    budgets="all",
+    head_steps=40,
+    steps=30,
     batch=16,
-    learning_rate=1e-3,
+    learning_rate=5e-4,
     save_every=1000,
 )
 

@@ -32,10 +32,11 @@ demo = replace(
     features=64,
     hidden=128,
     queue=1024,
+    momentum=0.99,  # of few steps: at 0.999 the keys would be those of a network that knows nothing
     batch=64,
-    kframes=96.0,
-    sample_every=500,
-    eval_every=500,
+    kframes=192.0,
+    sample_every=1500,
+    eval_every=1000,
     save_every=500,
 )
 
