@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxface.data.base import FrameBuilder
-from jaxface.data.pipeline import RESIDENT_BYTES, Examples, NobodyError, open_source
+from jaxface.data.pipeline import RESIDENT_BYTES, Examples, open_source
 from jaxface.data.video import Selection
 from jaxface.errors import UserError
 from jaxface.metrics import conformal, edema, edema_baselines, plots
@@ -75,9 +75,14 @@ def check(config: FrameRunConfig) -> None:
 
 
 def encoder(config: FrameRunConfig) -> ResNet:
-    """[N, S, S, 3] in [-1, 1] -> features [N, 8 width]."""
+    """[N, S, S, 3] as `resnet.normalize` gives it -> features [N, `features(config)`]."""
     dtype = jnp.bfloat16 if config.precision == "bfloat16" else None
     return ResNet(config.depth, None, dtype, config.width)
+
+
+def features(config: FrameRunConfig) -> int:
+    """How many features the encoder gives."""
+    return (32 if config.depth >= 50 else 8) * config.width
 
 
 def fold_of(subject: str, folds: int) -> int:
@@ -129,28 +134,13 @@ class Frames:
     @functools.cached_property
     def _source(self):
         skip = {"image": tfds.decode.SkipDecoding()}
-        sources = []
-        for split in ("train", "heldout"):  # of other systems; here folds say who is who
-            try:
-                sources.append(open_source(self.config, FrameBuilder, split, skip))
-            except NobodyError:
-                continue
-        if not sources:
-            raise UserError(f"config.data={self.config.data!r} holds no videos.")
-        return sources
-
-    def _record(self, number: int) -> dict:
-        for source in self._source:
-            if number < len(source):
-                return source[number]
-            number -= len(source)
-        raise IndexError(number)
+        # Both splits: here folds say who is who.
+        return open_source(self.config, FrameBuilder, "train+heldout", skip)
 
     @functools.cached_property
     def table(self) -> Table:
         """Of all patients."""
-        count = sum(map(len, self._source))
-        rows = [self._record(i) for i in range(count)]
+        rows = [self._source[i] for i in range(len(self._source))]
         text = lambda name: np.array([row[name].decode() for row in rows])
         number = lambda name: np.array([row[name] for row in rows], np.float64)
         order = np.argsort(text("id"), kind="stable")
@@ -167,7 +157,7 @@ class Frames:
 
     def image(self, index: int) -> np.ndarray:
         """uint8 [S, S, 3] of a row of the table."""
-        content = self._record(int(self.table.record[index]))["image"]
+        content = self._source[int(self.table.record[index])]["image"]
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
     @functools.cached_property
@@ -361,10 +351,15 @@ def rows_of(table: Table, subject: str, days: tuple[str, ...]) -> np.ndarray:
     return np.flatnonzero((table.subject == subject) & np.isin(table.day, days))
 
 
+def weights(table: Table, rows: np.ndarray) -> np.ndarray:
+    """kg [videos]: of the videos that some frames are of."""
+    _, first = np.unique(table.video[rows], return_index=True)
+    return table.weight_kg[rows[first]]
+
+
 def mean_weight(table: Table, rows: np.ndarray) -> float:
     """kg: mean over the videos that some frames are of."""
-    _, first = np.unique(table.video[rows], return_index=True)
-    return float(table.weight_kg[rows[first]].mean())
+    return float(weights(table, rows).mean())
 
 
 class JobBatches(Examples):
@@ -491,8 +486,7 @@ def told(
             continue
         learned = rows_of(table, job.subject, job.days)
         kg = mean_weight(table, learned) + spread * own[:, 1]
-        _, first = np.unique(table.video[learned], return_index=True)
-        scale = conformal.spread(table.weight_kg[learned[first]], spread)
+        scale = conformal.spread(weights(table, learned), spread)
         parts.append((rows, own[:, 0], kg, np.full(len(rows), scale)))
     return Told(*map(np.concatenate, zip(*parts))) if parts else None
 
@@ -696,8 +690,7 @@ def read_video(
     unlike = conformal.unlike(of_days[:, :-2], told[:, :-2], table.video[learned])
     score, mean = float(np.median(unlike.score)), mean_weight(table, learned)
     kg = mean + spread_kg * float(np.median(told[:, -1]))
-    _, first = np.unique(table.video[learned], return_index=True)
-    scale = conformal.spread(table.weight_kg[learned[first]], spread_kg)
+    scale = conformal.spread(weights(table, learned), spread_kg)
     others = edema.by_video(as_frames(table, known.rows, known.logit, known.kg))
     scales = dict(zip(table.video[known.rows], known.scale))
     calibration = conformal.calibrate(

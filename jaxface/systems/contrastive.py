@@ -106,7 +106,7 @@ def build(config: Config, start=None) -> System:
     def init(key):
         key_e, key_p = jax.random.split(key)
         e = E.init(key_e, jnp.zeros([2, config.side, config.side, 3]))
-        p = P.init(key_p, jnp.zeros([2, (4 if config.depth >= 50 else 1) * 8 * config.width]))
+        p = P.init(key_p, jnp.zeros([2, patients.features(config)]))
         params = {"encoder": e["params"], "projector": p["params"]}
         stats = {"encoder": e["batch_stats"]}
         return TrainState(

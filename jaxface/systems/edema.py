@@ -119,8 +119,8 @@ def build(config: Config, start=None) -> System:
     def init(key):
         key_e, key_h = jax.random.split(key)
         e = E.init(key_e, jnp.zeros([2, config.side, config.side, 3]))
-        features = (4 if config.depth >= 50 else 1) * 8 * config.width
-        one = {"encoder": e["params"], "heads": H.init(key_h, jnp.zeros([2, features]))["params"]}
+        h = H.init(key_h, jnp.zeros([2, patients.features(config)]))
+        one = {"encoder": e["params"], "heads": h["params"]}
         times = lambda n, tree: jax.tree.map(lambda x: jnp.repeat(x[None], n, 0), tree)
         nets = {"params": one, "stats": e["batch_stats"]}
         opt = {"heads": tx["heads"].init(one["heads"]), "whole": tx["whole"].init(one)}
