@@ -497,49 +497,44 @@ def as_frames(table: Table, rows: np.ndarray, logit: np.ndarray, kg: np.ndarray)
     return edema.Frames(*own, logit, kg)
 
 
-def leave_one_day_out(
-    table: Table, targets: dict[str, list[str]]
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(rows of a patient's days, which of them are learned from, which are of the day left out)."""
-    for subject, days in targets.items():
-        rows = rows_of(table, subject, tuple(days))
-        for test in days:
-            out = table.day[rows] == test
-            yield rows, ~out, out
-
-
-def on_features(frames: Frames, features: np.ndarray, rows: np.ndarray) -> edema.Frames:
-    """A linear model on features of frames, each day of each target left out in turn.
-
-    Args:
-      features: [n, F] of the rows [n] of the table, which hold every frame of every target's days.
-    """
-    table, place, parts = frames.table, {int(row): i for i, row in enumerate(rows)}, []
-    for own, train, test in leave_one_day_out(table, frames.targets):
-        x = features[[place[int(row)] for row in own]]
-        label = table.session[own] == "pre"
-        logit, kg = edema_baselines.fit_predict(x, label, table.weight_kg[own], train, test)
-        parts.append((own[test], logit, kg))
-    return as_frames(table, *map(np.concatenate, zip(*parts)))
-
-
 def target_rows(frames: Frames) -> np.ndarray:
     """int [n]: every frame of the days that targets are judged on."""
     parts = [rows_of(frames.table, s, tuple(days)) for s, days in frames.targets.items()]
     return np.concatenate(parts)
 
 
+def leave_one_day_out(frames: Frames) -> Iterator[tuple[np.ndarray, slice, np.ndarray, np.ndarray]]:
+    """(rows of a patient's days, their place in `target_rows`, which are learned from, which left out)."""
+    first = 0
+    for subject, days in frames.targets.items():
+        rows = rows_of(frames.table, subject, tuple(days))
+        for test in days:
+            out = frames.table.day[rows] == test
+            yield rows, slice(first, first + len(rows)), ~out, out
+        first += len(rows)
+
+
+def on_features(frames: Frames, features: np.ndarray) -> edema.Frames:
+    """A linear model on features [n, F] of `target_rows`, each day of each target left out in turn."""
+    table, parts = frames.table, []
+    for own, at, train, test in leave_one_day_out(frames):
+        label = table.session[own] == "pre"
+        logit, kg = edema_baselines.fit_predict(
+            features[at], label, table.weight_kg[own], train, test
+        )
+        parts.append((own[test], logit, kg))
+    return as_frames(table, *map(np.concatenate, zip(*parts)))
+
+
 def baselines(frames: Frames) -> dict[str, edema.Frames]:
     """{name: what a baseline says of every day left out}"""
-    table, rows = frames.table, target_rows(frames)
-    pixels = frames.pixels(rows)
+    table, pixels = frames.table, frames.pixels(target_rows(frames))
     features = {
         "color_histogram": edema_baselines.features_histogram(pixels),
         "background": edema_baselines.features_background(pixels),
     }
-    place, parts = {int(row): i for i, row in enumerate(rows)}, {}
-    for own, train, test in leave_one_day_out(table, frames.targets):
-        at = [place[int(row)] for row in own]
+    parts: dict[str, list] = {}
+    for own, at, train, test in leave_one_day_out(frames):
         found = edema_baselines.of_fold(
             {name: x[at] for name, x in features.items()},
             table.session[own] == "pre",
@@ -566,18 +561,26 @@ def judge(
     table, ours = frames.table, next(iter(by_method.values()), {}).get("all")
     if ours is None:
         return {}
-    whole = as_frames(table, ours.rows, ours.logit, ours.kg)
-    results = edema.scores(whole)
-    rivals = {
-        name: as_frames(table, t["all"].rows, t["all"].logit, t["all"].kg)
-        for name, t in list(by_method.items())[1:]
-        if "all" in t
-    }
+    said = lambda t: as_frames(table, t.rows, t.logit, t.kg)
+    whole, results, rivals = said(ours), {}, {}
+    curves: dict[str, dict[str, dict]] = {name: {} for name in HEADLINE}
+    for number, (name, budgets) in enumerate(by_method.items()):
+        end = f"_{name}" if number else ""
+        for budget, t in budgets.items():
+            found = edema.scores(said(t))
+            for one in HEADLINE:
+                curves[one].setdefault(name, {})[budget] = found[one]
+                if budget != "all":
+                    results[f"{one}_days_{budget}{end}"] = found[one]
+            if budget == "all":
+                results |= {k + end: v for k, v in found.items()}
+                if number:
+                    rivals[name] = said(t)
     if features is not None:
-        rivals["frozen"] = on_features(frames, features, target_rows(frames))
-    results |= {
-        k: v for n, rival in rivals.items() for k, v in edema.scores(rival, f"_{n}").items()
-    }
+        rivals["frozen"] = on_features(frames, features)
+        results |= edema.scores(rivals["frozen"], "_frozen")
+        for one in HEADLINE:
+            curves[one]["linear on frozen features"] = {"all": results[f"{one}_frozen"]}
     simple = baselines(frames)
     for name, frames_ in simple.items():
         found = edema.scores(frames_)
@@ -588,18 +591,7 @@ def judge(
         kept = np.isin(rival.video, list(same))
         if set(rival.video[kept]) == same:
             results |= edema.gain(whole, edema.Frames(*(c[kept] for c in rival)), name)
-    curves: dict[str, dict[str, dict]] = {name: {} for name in HEADLINE}
-    for number, (name, budgets) in enumerate(by_method.items()):
-        for budget, t in budgets.items():
-            found = edema.scores(as_frames(table, t.rows, t.logit, t.kg))
-            end = f"_{name}" if number else ""
-            for one in HEADLINE:
-                curves[one].setdefault(name, {})[budget] = found[one]
-                if budget != "all":
-                    results[f"{one}_days_{budget}{end}"] = found[one]
     for one, words in HEADLINE.items():
-        if "frozen" in rivals:
-            curves[one]["linear on frozen features"] = {"all": results[f"{one}_frozen"]}
         results[f"{one}_by_days"] = plots.accuracy_by_days(
             curves[one],
             f"{words} over the days that a patient's model learned from; each day was left out "
@@ -647,14 +639,13 @@ def judge(
 
 def unlike_learned(frames: Frames, features: np.ndarray, videos: edema.Videos) -> conformal.Unlike:
     """How unlike the days learned from each video is: the median over its frames. [V]"""
-    table, rows = frames.table, target_rows(frames)
-    place, score, threshold = {int(row): i for i, row in enumerate(rows)}, {}, conformal.WITHHELD
-    for own, train, test in leave_one_day_out(table, frames.targets):
-        x = features[[place[int(row)] for row in own]]
+    table, score = frames.table, {}
+    for own, at, train, test in leave_one_day_out(frames):
+        x = features[at]
         found = conformal.unlike(x[train], x[test], table.video[own][train])
         for video in np.unique(table.video[own][test]):
             score[video] = np.median(found.score[table.video[own][test] == video])
-    return conformal.Unlike(np.array([score[v] for v in videos.video]), threshold)
+    return conformal.Unlike(np.array([score[v] for v in videos.video]), conformal.WITHHELD)
 
 
 def _shown(videos: edema.Videos) -> list[str]:

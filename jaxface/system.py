@@ -175,3 +175,18 @@ def fit(target, loaded, what: str):
         )
     fitted = {name: np.asarray(given[name]).astype(wanted[name].dtype) for name in wanted}
     return flax.traverse_util.unflatten_dict(fitted, sep="/")
+
+
+def started(params: dict, stats: dict, start: dict) -> tuple[dict, dict]:
+    """Networks, {name: tree}, and what their normalisation keeps, with those of `start` that have the name.
+
+    Raises:
+      UserError: lists every name and shape that differs.
+    """
+    params, stats = dict(params), dict(stats)
+    for name in (name for name in params if name in start["params"]):
+        params[name] = fit(params[name], start["params"][name], f"the {name}")
+        if name in stats:
+            kept = start.get("model_state", {}).get(name, {})
+            stats[name] = fit(stats[name], kept, f"statistics of the {name}")
+    return params, stats

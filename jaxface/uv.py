@@ -25,7 +25,7 @@ from jaxface.faces.portrait import Portrait, portrait
 from jaxface.metrics import agreement, likeness, overlap, spot_ratios, spots
 from jaxface.ops import tiles
 from jaxface.ops.warp import window_for
-from jaxface.system import Export, Figure, Reading, Record, Result, RunConfig, System, fit
+from jaxface.system import Export, Figure, Reading, Record, Result, RunConfig, System, started
 
 SAME_SCALE = 1.25  # a face this much wider or narrower than those of the training is scaled to them
 TOO_SMALL = 2.0  # a face this many times narrower is shown, but its spots are not counted
@@ -153,15 +153,9 @@ def begin_with(state, start: dict):
     Raises:
       UserError: lists every name and shape that differs; `start` has no generator.
     """
-    given = start.get("params", {})
-    if "generator" not in given:
+    if "generator" not in start.get("params", {}):
         raise UserError("--init_from: there is no generator in it that translates photographs.")
-    params, stats = dict(state.params), dict(state.model_state)
-    for name in params:
-        if name in given:
-            params[name] = fit(params[name], given[name], f"the {name}")
-            kept = start.get("model_state", {}).get(name, {})
-            stats[name] = fit(stats[name], kept, f"statistics of the {name}")
+    params, stats = started(state.params, state.model_state, start)
     state = state.replace(params=params, model_state=stats)
     if "begun" in state.control:
         state = state.replace(control=state.control | {"begun": generator_of(state)})

@@ -24,7 +24,6 @@ import csv
 import dataclasses
 import datetime
 import hashlib
-import io
 import json
 import math
 import os
@@ -38,7 +37,7 @@ import numpy as np
 from jaxface import terminal
 from jaxface.data import base, folder, video
 from jaxface.data.images import ImageError, list_images, read_image
-from jaxface.data.manifest import ANY_PURPOSE, NAME, SHOWN
+from jaxface.data.manifest import NAME, SHOWN, consents, read_table, read_text
 from jaxface.errors import UserError, nearest
 from jaxface.faces.resample import resample
 
@@ -91,7 +90,11 @@ def read_manifest(
     if not root.is_dir():
         raise UserError(f"{root} is no folder: name the folder that holds the videos.")
     path = pathlib.Path(manifest) if manifest else root / NAME
-    text = _text(path)
+    text = read_text(
+        path,
+        f"write a table with one row a video and the columns {', '.join(COLUMNS)} (what they hold: "
+        "jaxface/data/edema_folder.py).",
+    )
     found: list[tuple[int, Video]] = []
     problems: list[tuple[int, str]] = []
     unclear = set()  # patients of whom a row cannot be placed: what seems missing may be that
@@ -128,29 +131,9 @@ def read_manifest(
     )
 
 
-def _text(path: pathlib.Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing: write a table with one row a video and the columns "
-            f"{', '.join(COLUMNS)} (what they hold: jaxface/data/edema_folder.py)."
-        ) from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8: save it as 'CSV UTF-8'.") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}.") from None
-
-
 def _records(path: pathlib.Path, text: str) -> list[tuple[int, dict[str, str]]]:
     """(row number, {column: text}) of every row that is not blank."""
-    heading = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=heading.count)  # spreadsheets of some countries write semicolons
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path} is no CSV file ({error}): save it as 'CSV UTF-8'.") from None
-    columns = [name.strip().lower() for name in lines[0]] if lines else []
+    columns, rows = read_table(path, text)
     for name in columns:
         if name and name not in COLUMNS:
             raise UserError(
@@ -165,11 +148,7 @@ def _records(path: pathlib.Path, text: str) -> list[tuple[int, dict[str, str]]]:
             f"{path} has no column {', '.join(missing)}: the first row must name the columns "
             f"{', '.join(COLUMNS)}."
         )
-    return [
-        (number, dict(zip(columns, [field.strip() for field in line] + [""] * len(columns))))
-        for number, line in enumerate(lines[1:], start=2)
-        if any(field.strip() for field in line)
-    ]
+    return rows
 
 
 def _video(
@@ -191,8 +170,7 @@ def _video(
         wrong.append(f"session: {fields['session']!r} is neither pre nor post")
     placed = bool(subject and day and session in SESSIONS)
     weight = _weight(fields["weight_kg"], wrong)
-    purposes = re.split(r"[\s;,|]+", fields["consent"].lower())
-    if not {purpose.lower(), *ANY_PURPOSE} & set(purposes):
+    if not consents(fields["consent"], purpose):
         wrong.append(
             f"consent: {fields['consent']!r} does not cover purpose {purpose!r}: use 'yes' or "
             f"{purpose!r} if the patient agreed, else delete the rows of that day and the videos"
@@ -399,12 +377,8 @@ class EdemaFolder(base.FrameBuilder):
     @classmethod
     def settle(cls, run) -> base.FrameConfig:
         """Settings of the build that a run's config asks for; UserError without --data_dir."""
-        if not run.data_dir:
-            raise UserError(
-                f"config.data={cls.name!r} reads your videos: say where they are with --data_dir=FOLDER."
-            )
         return config_for(
-            run.data_dir,
+            folder.data_dir_of(run, cls.name, "videos"),
             run.manifest or None,
             run.purpose,
             run.side,

@@ -71,11 +71,11 @@ def digest(manifest: Manifest, settings: tuple) -> str:
     return hashlib.sha256(json.dumps([settings, facts, manifest.text]).encode()).hexdigest()[:16]
 
 
-def data_dir_of(run, name: str) -> str:
+def data_dir_of(run, name: str, what: str = "photographs") -> str:
     """The folder that --data_dir gave to a run; UserError without one."""
     if not run.data_dir:
         raise UserError(
-            f"config.data={name!r} reads your photographs: say where they are with --data_dir=FOLDER."
+            f"config.data={name!r} reads your {what}: say where they are with --data_dir=FOLDER."
         )
     return run.data_dir
 

@@ -119,25 +119,29 @@ def read_manifest(
 
 
 def _read(path: pathlib.Path, folder: pathlib.Path, pairs: bool) -> str:
+    return read_text(
+        path,
+        "it says who is on each image and what they agreed to. Write a first one with: "
+        f"python -m jaxface.data.manifest {folder} --consent=yes --subject=file"
+        + pairs
+        * " --pairs",
+    )
+
+
+def read_text(path: pathlib.Path, remedy: str) -> str:
+    """A manifest's text; UserError with `remedy` where there is none, and for what is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing: it says who is on each image and what they agreed to. Write a first "
-            f"one with: python -m jaxface.data.manifest {folder} --consent=yes --subject=file"
-            + pairs
-            * " --pairs"
-        ) from None
+        raise UserError(f"{path} is missing: {remedy}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8: save it as 'CSV UTF-8'.") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}.") from None
 
 
-def _records(
-    path: pathlib.Path, text: str, optional: tuple[str, ...]
-) -> list[tuple[int, dict[str, str]]]:
-    """(row number, {column: text}) of every row that is not blank."""
+def read_table(path: pathlib.Path, text: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """(columns in lower case, (row number, {column: text}) of every row that is not blank) of a CSV."""
     heading = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=heading.count)  # spreadsheets of some countries write semicolons
     try:
@@ -145,6 +149,23 @@ def _records(
     except csv.Error as error:
         raise UserError(f"{path} is no CSV file ({error}): save it as 'CSV UTF-8'.") from None
     columns = [name.strip().lower() for name in lines[0]] if lines else []
+    return columns, [
+        (number, dict(zip(columns, [field.strip() for field in line] + [""] * len(columns))))
+        for number, line in enumerate(lines[1:], start=2)
+        if any(field.strip() for field in line)
+    ]
+
+
+def consents(text: str, purpose: str) -> bool:
+    """Whether a row's consent covers a purpose."""
+    return bool({purpose.lower(), *ANY_PURPOSE} & set(re.split(r"[\s;,|]+", text.lower())))
+
+
+def _records(
+    path: pathlib.Path, text: str, optional: tuple[str, ...]
+) -> list[tuple[int, dict[str, str]]]:
+    """(row number, {column: text}) of every row that is not blank."""
+    columns, rows = read_table(path, text)
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise UserError(
@@ -154,11 +175,7 @@ def _records(
     repeated = [name for name in REQUIRED + optional if columns.count(name) > 1]
     if repeated:
         raise UserError(f"{path} has column {repeated[0]} twice: keep one of them.")
-    return [
-        (number, dict(zip(columns, [field.strip() for field in line] + [""] * len(columns))))
-        for number, line in enumerate(lines[1:], start=2)
-        if any(field.strip() for field in line)
-    ]
+    return rows
 
 
 def _row(
@@ -183,8 +200,7 @@ def _row(
         more["device"] = fields.get("device", "").lower()
     if not fields["subject"]:
         wrong.append("subject: empty: give the person a pseudonym")
-    purposes = re.split(r"[\s;,|]+", fields["consent"].lower())
-    if not {purpose.lower(), *ANY_PURPOSE} & set(purposes):
+    if not consents(fields["consent"], purpose):
         wrong.append(
             f"consent: {fields['consent']!r} does not cover purpose {purpose!r}: use 'yes' or "
             f"{purpose!r} if the person agreed, else delete the row and the image"

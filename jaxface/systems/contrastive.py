@@ -30,7 +30,7 @@ from jaxface.models import resnet
 from jaxface.ops.handheld import vary_frames
 from jaxface.parallel import pmean
 from jaxface.schedules import cosine
-from jaxface.system import Export, Figure, System, TrainState, fit
+from jaxface.system import Export, Figure, System, TrainState, started
 from jaxface.updates import count_skips, no_skips, unless, update
 
 FACTS = [field.name for field in dataclasses.fields(contrast.Facts)]
@@ -202,7 +202,7 @@ def build(config: Config, start=None) -> System:
     def judge(state, key):
         """How well a linear model on frozen features reads days that it was not fitted on."""
         rows = patients.target_rows(frames)
-        found = edema.scores(patients.on_features(frames, features(state, rows), rows), "_frozen")
+        found = edema.scores(patients.on_features(frames, features(state, rows)), "_frozen")
         return {f"{name}_frozen": found[f"{name}_frozen"] for name in patients.HEADLINE}
 
     def sample(state, key, number, label=""):
@@ -231,15 +231,9 @@ def build(config: Config, start=None) -> System:
         return frames.preview(frames.learned_from, words)
 
     def start_from(state):
-        given = (start or {}).get("params", {})
-        if "encoder" not in given:
+        if "encoder" not in start.get("params", {}):
             raise UserError("--init_from: there is no encoder in it.")
-        params, stats = dict(state.params), dict(state.model_state)
-        for name in params:
-            if name in given:
-                params[name] = fit(params[name], given[name], f"the {name}")
-        kept = start.get("model_state", {}).get("encoder", {})
-        stats["encoder"] = fit(stats["encoder"], kept, "statistics of the encoder")
+        params, stats = started(state.params, state.model_state, start)
         return state.replace(
             params=params, model_state=stats, ema={"params": params, "stats": stats}
         )

@@ -31,7 +31,7 @@ from jaxface.errors import UserError, nearest
 from jaxface.models import resnet
 from jaxface.ops.handheld import vary_frames
 from jaxface.parallel import gather, pmean
-from jaxface.system import System, TrainState, fit
+from jaxface.system import System, TrainState, started
 from jaxface.updates import count_skips, no_skips, unless, update
 
 LOSSES = ("class", "weight")
@@ -323,22 +323,19 @@ def build(config: Config, start=None) -> System:
                 yield name, error
 
     def start_from(state):
-        given = start.get("params", {})
-        if "encoder" not in given:
+        if "encoder" not in start.get("params", {}):
             raise UserError("--init_from: there is no encoder in it: name a run of edema_pretrain.")
         at = lambda tree: jax.tree.map(lambda x: x[0], tree)
-        own = at(state.params["start"])["encoder"]
-        wanted = fit(own, given["encoder"], "the encoder")
-        kept = start.get("model_state", {}).get("encoder", {})
-        stats = fit(at(state.model_state["start"]), kept, "statistics of the encoder")
+        own = {"encoder": at(state.params["start"])["encoder"]}
+        nets, kept = started(own, {"encoder": at(state.model_state["start"])}, start)
         put = lambda old, new: np.concatenate([np.asarray(new)[None], np.asarray(old)[1:]])
         params = state.params["start"] | {
-            "encoder": jax.tree.map(put, state.params["start"]["encoder"], wanted)
+            "encoder": jax.tree.map(put, state.params["start"]["encoder"], nets["encoder"])
         }
         return state.replace(
             params=state.params | {"start": params},
             model_state=state.model_state
-            | {"start": jax.tree.map(put, state.model_state["start"], stats)},
+            | {"start": jax.tree.map(put, state.model_state["start"], kept["encoder"])},
         )
 
     return System(
