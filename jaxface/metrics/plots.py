@@ -72,7 +72,7 @@ def bland_altman(
                 f"{name} {_signed(value, high - low)}", (1.01, place), xycoords=axes.get_yaxis_transform(),
                 va="center", annotation_clip=False,
             )  # fmt: skip
-    return Figure(_drawn(canvas), 1, caption)
+    return Figure(drawn(canvas), 1, caption)
 
 
 @matplotlib.rc_context(STYLE)
@@ -119,7 +119,7 @@ def against(
     axes.set_ylabel(f"{quantity} as found otherwise")
     axes.set_title(_count(len(np.unique(people[drawn])), "person", "people"))
     canvas.legend(loc="outside upper center", ncols=2, frameon=False)
-    return Figure(_drawn(canvas), 1, caption)
+    return Figure(drawn(canvas), 1, caption)
 
 
 def _axes(inches: tuple[float, float]):
@@ -128,7 +128,7 @@ def _axes(inches: tuple[float, float]):
     return canvas, canvas.add_subplot()
 
 
-def _drawn(canvas: Canvas) -> np.ndarray:
+def drawn(canvas: Canvas) -> np.ndarray:
     """uint8 [1, H, W, 3]."""
     canvas.canvas.draw()
     return np.asarray(canvas.canvas.buffer_rgba())[None, ..., :3].copy()
@@ -231,7 +231,7 @@ def day_chart(
         for label in axes.get_xticklabels():
             label.set(rotation=35, ha="right", rotation_mode="anchor")
     canvas.legend(loc="outside upper center", ncols=2, frameon=False, columnspacing=2.5)
-    return Figure(_drawn(canvas), 1, caption)
+    return Figure(drawn(canvas), 1, caption)
 
 
 @matplotlib.rc_context(STYLE)
@@ -286,7 +286,7 @@ def accuracy_by_days(
     axes.grid(axis="y", color=FAINT, zorder=0)
     if table:
         canvas.legend(loc="outside upper center", ncols=min(3, len(table)), frameon=False)
-    return Figure(_drawn(canvas), 1, caption)
+    return Figure(drawn(canvas), 1, caption)
 
 
 @matplotlib.rc_context(STYLE)
@@ -332,7 +332,7 @@ def answered(
     )  # fmt: skip
     rows[-1].set_xlabel("videos that get an estimate (%), those most like the training first")
     rows[-1].set_xlim(0, 103)
-    return Figure(_drawn(canvas), 1, caption)
+    return Figure(drawn(canvas), 1, caption)
 
 
 def _days(day: int | str, table: Mapping[str, Mapping[int | str, Result]]) -> str:
