@@ -270,8 +270,8 @@ def test_what_is_answered_is_judged_alone():
 
 
 def test_curve_of_abstention(monkeypatch):
-    seen, draw = {}, plots._drawn
-    monkeypatch.setattr(plots, "_drawn", lambda canvas: seen.update(canvas=canvas) or draw(canvas))
+    seen, draw = {}, plots.drawn
+    monkeypatch.setattr(plots, "drawn", lambda canvas: seen.update(canvas=canvas) or draw(canvas))
     figure = conformal.abstention_curve(VIDEOS, LIKE, caption="who is answered")
     assert figure.images.dtype == np.uint8 and figure.images.shape == (1, 1200, 1600, 3)
     assert figure.caption == "who is answered"

@@ -273,7 +273,7 @@ def test_no_frames():
 @pytest.fixture
 def texts(monkeypatch):
     """Words of the next picture, and whether those in the legend and under the axes lie inside it."""
-    seen, draw = {}, plots._drawn
+    seen, draw = {}, plots.drawn
 
     def spy(canvas):
         image = draw(canvas)
@@ -289,7 +289,7 @@ def texts(monkeypatch):
         seen["axes"] = canvas.axes
         return image
 
-    monkeypatch.setattr(plots, "_drawn", spy)
+    monkeypatch.setattr(plots, "drawn", spy)
     return seen
 
 
