@@ -1,10 +1,11 @@
 """What every data set has in common: its settings, its fields, its split.
 
-There are three kinds of record. A `FaceBuilder` gives faces brought to one frame and one small size, with
+There are four kinds of record. A `FaceBuilder` gives faces brought to one frame and one small size, with
 the labels of a cleft: what a generator learns. A `PhotoBuilder` gives photographs at their own size,
 with the UV photograph where there is one and with what was measured on the face: what translation from
 color to UV learns. A `FrameBuilder` gives frames of videos taken before and after a dialysis, with the
-body weight: what edema is read from. A new data set is a class in a module of its own that
+body weight: what edema is read from. A `HeadshotBuilder` gives headshots, several a person, with what was
+voted of them: what a classifier learns. A new data set is a class in a module of its own that
 
   - sets `name` by being called like it (`PhantomUvphoto` is found as "phantom_uvphoto" once its module
     is imported) and begins its docstring with the line that describes the data;
@@ -21,6 +22,9 @@ import dataclasses
 import hashlib
 import inspect
 import io
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -72,6 +76,22 @@ class FrameConfig(tfds.core.BuilderConfig):
     manifest: str | None = None  # default: <folder>/manifest.csv
     purpose: str = "research"  # what the patients must have consented to
     max_bad_fraction: float = 0.001  # unreadable videos tolerated before the build stops
+    num_subjects: int | None = None  # phantoms only
+    seed: int = 0  # phantoms only
+
+
+@dataclasses.dataclass
+class HeadshotConfig(tfds.core.BuilderConfig):
+    """Settings of one build of headshots; what changes the records must change `name`."""
+
+    side: int = 128  # stored side in px
+    channels: int = 3
+    folder: str | None = None  # with photographs (headshot_folder) or arrays (foxglovetree)
+    manifest: str | None = None  # default: <folder>/manifest.csv
+    votes: str | None = None  # a table of votes; default: labels stand in the manifest
+    purpose: str = "research"  # what the people must have consented to
+    ledger: str | None = None  # the folder of a consent ledger, which then decides
+    max_bad_fraction: float = 0.001  # unreadable photographs tolerated before the build stops
     num_subjects: int | None = None  # phantoms only
     seed: int = 0  # phantoms only
 
@@ -129,6 +149,76 @@ def frame_features() -> tfds.features.FeaturesDict:
             "time": np.float32,  # s from the start of the video
         }
     )
+
+
+def headshot_features() -> tfds.features.FeaturesDict:
+    """Fields of one headshot (see `headshot_record`). Images enter as PNG bytes."""
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, None)),
+            "id": tfds.features.Text(),  # stable name of the photograph
+            "subject": tfds.features.Text(),  # pseudonym of the person
+            "photo": np.int32,  # number of the photograph within the person, from 1
+            "labels": tfds.features.Text(),  # JSON {task: {"votes", "label", "truth"}}
+            "ita": np.float32,  # individual typology angle, degrees; NaN if not known
+        }
+    )
+
+
+class Label(NamedTuple):
+    """What is known of one task ("sex": 1 is female, "smile": 1 is a smile) in one photograph."""
+
+    label: int = -1  # 1, 0, or -1: a tie, undecided or unknown
+    votes: tuple[int, int] | None = None  # against, for; None: nobody was asked
+    truth: int = -1  # of phantoms: 1, 0; -1: not known
+
+
+def headshot_record(
+    *,
+    image: bytes,
+    id: str,
+    subject: str,
+    photo: int,
+    labels: Mapping[str, Label],
+    ita: float = float("nan"),
+) -> dict:
+    """The record of one headshot.
+
+    Args:
+      image: PNG bytes, RGB or gray, square, without metadata.
+      id: stable name of the photograph, unique in its data set.
+      subject: pseudonym of the person.
+      photo: number of the photograph within the person, from 1.
+      labels: of each task, a word such as "sex" or "smile". They are stored as JSON text {task: {"votes":
+        [against, for] or null, "label": 1 | 0 | -1, "truth": 1 | 0 | -1}}, sorted by task.
+      ita: individual typology angle of the skin in degrees; NaN if not known.
+
+    Raises:
+      ValueError: a number of the photograph below 1, a task that is no word, a label or truth other than
+        1, 0 and -1, or votes that are not two counts of 0 or more.
+    """
+    if photo < 1:
+        raise ValueError(f"photo {photo} of {id}: photographs count from 1")
+    for task, (label, votes, truth) in labels.items():
+        if not task.isidentifier():
+            raise ValueError(f"task {task!r} of {id} is no word")
+        if label not in (-1, 0, 1) or truth not in (-1, 0, 1):
+            raise ValueError(f"{task} of {id}: label {label}, truth {truth} are not 1, 0 or -1")
+        if votes is not None and (len(votes) != 2 or min(votes) < 0):
+            raise ValueError(f"{task} of {id}: votes {votes} are not two counts")
+    count = lambda votes: None if votes is None else [int(votes[0]), int(votes[1])]
+    told = {
+        task: {"votes": count(one.votes), "label": int(one.label), "truth": int(one.truth)}
+        for task, one in labels.items()
+    }
+    return {
+        "image": image,
+        "id": id,
+        "subject": subject,
+        "photo": np.int32(photo),
+        "labels": json.dumps(told, sort_keys=True),
+        "ita": np.float32(ita),
+    }
 
 
 def frame_record(
@@ -321,3 +411,9 @@ class FrameBuilder(RecordBuilder, skip_registration=True):
     """Frames of videos before and after a dialysis, with the body weight, rendered or real."""
 
     features = staticmethod(frame_features)
+
+
+class HeadshotBuilder(RecordBuilder, skip_registration=True):
+    """Headshots, several a person, with votes and labels, rendered or real."""
+
+    features = staticmethod(headshot_features)

@@ -17,7 +17,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxface.data.base import FaceBuilder, FrameBuilder, PhotoBuilder, RecordBuilder
+from jaxface.data.base import (
+    FaceBuilder,
+    FrameBuilder,
+    HeadshotBuilder,
+    PhotoBuilder,
+    RecordBuilder,
+)
 from jaxface.data.images import ImageError, list_images, read_image
 from jaxface.data.phantom import PhantomBuilder
 from jaxface.errors import UserError, nearest
@@ -73,6 +79,7 @@ _USE = {
     FaceBuilder: "faces in one frame, for generators (experiment cleftgan and its like)",
     PhotoBuilder: "whole photographs, for UV translation (experiments uvphoto and uvphoto_v2)",
     FrameBuilder: "frames of videos, for edema (experiments edema_pretrain and edema)",
+    HeadshotBuilder: "headshots with votes, for classifiers (experiments headshots_sex and headshots_smile)",
 }
 
 
