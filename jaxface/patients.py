@@ -22,16 +22,28 @@ from jaxface.data.base import FrameBuilder
 from jaxface.data.pipeline import RESIDENT_BYTES, Examples, open_source
 from jaxface.data.video import Selection
 from jaxface.errors import UserError
-from jaxface.metrics import conformal, edema, edema_baselines, plots
+from jaxface.metrics import ablation, conformal, edema, edema_baselines, plots
 from jaxface.models.resnet import BLOCKS, ResNet
 from jaxface.system import Figure, Reading, Record, RunConfig
 
 LEAST_DAYS = 2  # of a target: one to learn from, one to be judged on
 ALPHA = 0.1  # share of days that may lie outside their intervals
-PROMISED = round(1 / ALPHA) - 1  # patients that intervals for a new one must be learned from
+# What is promised to a new patient is kept too well by one day in n + 1, n the patients it is learned
+# from: from here on by 3 in 100 at most. Of fewer, errors are pooled, which promises nothing but comes near.
+PROMISED = 33
 CHARTS = 3  # patients whose days are drawn
 CHUNK = 64  # frames a call of a network embeds
 HEADLINE = {"video_accuracy": "Video accuracy", "mae_kg": "Mean error of the weight"}
+PUBLISHED = {"video_accuracy": 0.85, "mae_kg": 0.5}
+METHODS = {"transfer": "pre-trained, then the whole network", "scratch": "from random weights"}
+SIMPLE = {  # words, and how names of their results end
+    "linear on frozen features": "_frozen",
+    "always the more frequent class": "_baseline_majority",
+    "the patient's mean weight": "_baseline_training_mean",
+    "mean of the true class (sees the label)": "_baseline_class_mean_uses_label",
+    "colors of the picture": "_baseline_color_histogram",
+    "what surrounds the face": "_baseline_background",
+}
 
 
 @dataclasses.dataclass
@@ -591,6 +603,7 @@ def judge(
         kept = np.isin(rival.video, list(same))
         if set(rival.video[kept]) == same:
             results |= edema.gain(whole, edema.Frames(*(c[kept] for c in rival)), name)
+    results["ablation"] = compared(list(by_method), results)
     for one, words in HEADLINE.items():
         results[f"{one}_by_days"] = plots.accuracy_by_days(
             curves[one],
@@ -609,7 +622,6 @@ def judge(
         videos.subject,
         ALPHA,
         scales=scales,
-        # What holds for a new patient takes many patients to be told; with fewer, errors are pooled.
         new_patients=len(np.unique(videos.subject)) - 1 >= PROMISED,
     )
     results["interval_coverage"] = conformal.coverage(low, high, videos.weight_kg, videos.subject)
@@ -635,6 +647,27 @@ def judge(
         lambda workdir, of: edema.write_table(workdir, edema.by_patient(whole))
     )
     return results
+
+
+def compared(methods: list[str], results: dict) -> Figure:
+    """All methods that were judged on the same days left out, the headline first."""
+    ends = {METHODS[name]: f"_{name}" if number else "" for number, name in enumerate(methods)}
+    ends |= {
+        words: end for words, end in SIMPLE.items() if any(one + end in results for one in HEADLINE)
+    }
+    rows = {
+        words: {one: results[one + end] for one in HEADLINE if one + end in results}
+        for words, end in ends.items()
+    }
+    return ablation.table(
+        rows,
+        HEADLINE,
+        caption="Every method on the same days, which none of them has seen, of patients whom "
+        "pre-training has not seen; lines: 95 % intervals over patients. The published values are those of "
+        "another clinic's real patients; pre-training added 15.1 points and took 0.243 kg away there.",
+        published=PUBLISHED,
+        most={"video_accuracy": 1.0, "mae_kg": 1.6 * max(1.0, results["mae_kg"].value)},
+    )
 
 
 def unlike_learned(frames: Frames, features: np.ndarray, videos: edema.Videos) -> conformal.Unlike:

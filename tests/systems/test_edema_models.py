@@ -72,7 +72,7 @@ def test_all_models_answer_for_their_day(done):
         *("video_accuracy_baseline_color_histogram", "mae_kg_baseline_background"),
         *("mae_kg_baseline_class_mean_uses_label", "mae_kg_gain_scratch"),
     }
-    assert wanted <= results.keys()
+    assert wanted <= results.keys() and isinstance(results["ablation"], Figure)
     assert results["mae_kg"].n == len(clinic.targets)
     assert isinstance(results["abstention"], Figure) and isinstance(results["patients"], Record)
     assert any(name.startswith("days_P") for name in results)
