@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxface.data.base import FrameBuilder
-from jaxface.data.pipeline import RESIDENT_BYTES, Examples, open_source
+from jaxface.data.pipeline import RESIDENT_BYTES, Drawn, Examples, open_source
 from jaxface.data.video import Selection
 from jaxface.errors import UserError
 from jaxface.metrics import ablation, conformal, edema, edema_baselines, plots
@@ -172,6 +172,15 @@ class Frames:
         content = self._source[int(self.table.record[index])]["image"]
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
+    def who(self, index: int) -> list[tuple[str, str]]:
+        """The pseudonym of a row of the table and the sha256 of its image's bytes, as `Drawn` takes them."""
+        content = self._source[int(self.table.record[index])]["image"]
+        return [(str(self.table.subject[index]), hashlib.sha256(content).hexdigest())]
+
+    def weighed(self) -> frozenset[tuple[str, str]]:
+        """Those whose weights make the spread that weights are told in: all whom pre-training sees."""
+        return frozenset((str(s), "") for s in np.unique(self.table.subject[self.learned_from]))
+
     @functools.cached_property
     def images(self) -> np.ndarray:
         """All frames, uint8 [N, S, S, 3], in the order of the table."""
@@ -265,7 +274,7 @@ class PairBatches(Examples):
         config = frames.config
         super().__init__(config.batch, start, index, count, threads=4 if self._stream else 0)
 
-    def _example(self, number: int) -> dict[str, np.ndarray]:
+    def _records(self, number: int) -> np.ndarray:
         turn, place = divmod(number, len(self._videos))
         order = np.random.default_rng([self._seed, 0, turn]).permutation(len(self._videos))
         own = self._videos[order[place]]
@@ -274,7 +283,10 @@ class PairBatches(Examples):
         session, video = names[rng.integers(len(names))]
         others = [name for name in names if name[0] == session and name[1] != video]
         other = others[rng.integers(len(others))] if others else (session, video)
-        pair = np.int32([rng.choice(own[session, video]), rng.choice(own[other])])
+        return np.int32([rng.choice(own[session, video]), rng.choice(own[other])])
+
+    def _example(self, number: int) -> dict[str, np.ndarray]:
+        pair = self._records(number)
         more = {"image": self._frames.pixels(pair)} if self._stream else {}
         return {"index": pair} | more
 
@@ -290,6 +302,16 @@ def pair_batches(frames: Frames, start: int, index: int = 0, count: int = 1) -> 
         facts[name] = np.unique(getattr(table, name), return_inverse=True)[1].astype(np.int32)
     for batch in PairBatches(frames, rows, frames.config.seed, start, index, count):
         yield batch | {name: values[batch["index"]] for name, values in facts.items()}
+
+
+def pairs_consumed(frames: Frames) -> Callable:
+    """`System.consumed` of pre-training: frames that were drawn, and from the first step on the weights
+    of all whom it sees. The queue of keys holds drawn frames alone; targets steer nothing.
+    """
+    rows = frames.learned_from
+    drawn = PairBatches(frames, rows, frames.config.seed, 0, 0, 1).drawn
+    of_frames = Drawn(drawn, frames.who, len(rows))
+    return lambda step: of_frames(step) | (frames.weighed() if step else set())
 
 
 def embedded(network: Callable, images: np.ndarray) -> np.ndarray:
@@ -393,6 +415,7 @@ class JobBatches(Examples):
         kept = [job.subject for job in jobs if not job.test]
         self._keep = [kept.index(job.subject) if not job.test else -1 for job in jobs]
         self._of = functools.cache(self._rows_of)
+        self._all_of = functools.cache(lambda n: {int(i) for own in self._of(n)[:2] for i in own})
         self._rows, self._index = config.batch // count, index
         super().__init__(config.batch, start, index, count, threads=4 if self._stream else 0)
 
@@ -411,19 +434,35 @@ class JobBatches(Examples):
         last = len(self._jobs) - 1
         return [min(first + i, last) for i in range(config.together)], local
 
+    def _row(self, number: int, local: int, row: int) -> tuple[int, np.ndarray]:
+        """(row of the table, random uint32 [4]) that a job's step draws for a row of the batch."""
+        job, (before, after, _) = self._jobs[number], self._of(number)
+        # By the days alone and not by the method: what is compared has learned from the same frames.
+        name = f"{job.subject}/{job.test}/{job.budget}/{local}/{row}"
+        draw = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], np.uint32)
+        own = before if row % 2 == 0 else after
+        return own[int(draw[0]) * len(own) >> 32], draw
+
+    def drawn(self, step: int, seen: Collection[int] = frozenset()) -> set[int]:
+        """Rows of the table that a step draws, and in a group's last one those that it asks about.
+
+        Jobs whose frames are all in `seen` are passed over: one patient's frames are drawn many times.
+        """
+        jobs, local = self._place(step)
+        if local == self._config.num_steps - 1:
+            return set(self._asked_rows(jobs).ravel().tolist())
+        fresh = [n for n in jobs if not self._all_of(n) <= seen]
+        rows = range(self._config.batch)
+        return {int(self._row(n, local, row)[0]) for n in fresh for row in rows}
+
     def _example(self, number: int) -> dict[str, np.ndarray]:
         config, table = self._config, self._frames.table
         step, row = divmod(number, config.batch)
         jobs, local = self._place(step)
         columns = []
         for n in jobs:
-            job = self._jobs[n]
-            before, after, mean = self._of(n)
-            # By the days alone and not by the method: what is compared has learned from the same frames.
-            name = f"{job.subject}/{job.test}/{job.budget}/{local}/{row}"
-            draw = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], np.uint32)
-            own = before if row % 2 == 0 else after
-            i = own[int(draw[0]) * len(own) >> 32]
+            job, mean = self._jobs[n], self._of(n)[2]
+            i, draw = self._row(n, local, row)
             columns.append(
                 {
                     "index": np.int32(i),
@@ -446,20 +485,36 @@ class JobBatches(Examples):
             return self._asked(batch, jobs)
         return batch | ({"whole": batch["begin"]} if local >= self._config.head_steps else {})
 
-    def _asked(self, batch: dict, jobs: list[int]) -> dict[str, np.ndarray]:
-        """The batch that asks finished models about their days left out; this process's rows of it."""
-        rows = answers(self._config) * self._rows // self._config.batch
+    def _asked_rows(self, jobs: list[int]) -> np.ndarray:
+        """Frames of the days left out, int32 [answers, jobs]; row 0 of the table where there are fewer."""
         asked = np.zeros([answers(self._config), len(jobs)], np.int32)
         for column, n in enumerate(jobs):
             own = rows_of(self._frames.table, self._jobs[n].subject, (self._jobs[n].test,))
             asked[: len(own), column] = own
-        index = asked[self._index * rows : (self._index + 1) * rows]
+        return asked
+
+    def _asked(self, batch: dict, jobs: list[int]) -> dict[str, np.ndarray]:
+        """The batch that asks finished models about their days left out; this process's rows of it."""
+        rows = answers(self._config) * self._rows // self._config.batch
+        index = self._asked_rows(jobs)[self._index * rows : (self._index + 1) * rows]
         kept = {n: np.repeat(batch[n][:1], rows, 0) for n in ("job", "method", "keep", "example")}
         more = {}
         if self._stream:
             side = self._frames.config.side
             more["image"] = self._frames.pixels(index.ravel()).reshape(*index.shape, side, side, 3)
         return kept | {"index": index} | more
+
+
+def jobs_consumed(frames: Frames, jobs: list[Job], config) -> Callable:
+    """`System.consumed` of models of single patients: the frames they have learned from and were asked
+    about (their answers are in the state), and from the first step on the weights of all whom pre-training
+    sees, which make the unit that weights are told in.
+    """
+    batches = JobBatches(frames, jobs, config, 1.0, 0, 0, 1)
+    of_frames = Drawn(
+        lambda step: batches.drawn(step, of_frames.seen), frames.who, len(frames.table.id)
+    )
+    return lambda step: of_frames(step) | (frames.weighed() if step else set())
 
 
 def answers(config) -> int:

@@ -122,6 +122,11 @@ class System(NamedTuple):
     monitors: Mapping[str, Callable] = MappingProxyType({})  # evals cheap enough to follow training
     num_steps: Callable | None = None  # () -> steps of the run where only its data can tell;
     #   without it, config.num_steps
+    consumed: Callable | None = (
+        None  # (step) -> set of (pseudonym, sha256 of an image in a record):
+    )
+    #   whose data the state after `step` steps depends on; "" for the sha256 where a person's
+    #   measurements went in and no picture did. A superset of what it is for a smaller step
 
 
 @dataclasses.dataclass

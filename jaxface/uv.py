@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jaxface.data import photos
 from jaxface.data.images import list_images, read_image
-from jaxface.data.pipeline import NobodyError
+from jaxface.data.pipeline import Drawn, NobodyError
 from jaxface.errors import UserError
 from jaxface.faces import regions
 from jaxface.faces.portrait import Portrait, portrait
@@ -284,6 +284,27 @@ class Photographs:
         for step, batch in enumerate(self.pairs(start, process_index, process_count), start):
             yield batch | ({} if step % every else {"phone": next(phones)["color"]})
 
+    @functools.cached_property
+    def _paired_people(self) -> frozenset[tuple[str, str]]:
+        return frozenset(pair for i in range(len(self.paired)) for pair in self.paired.who(i))
+
+    @functools.cached_property
+    def _phones_drawn(self) -> Drawn:
+        config, found = self.config, self.unpaired
+        cut = self._cut(found, config.batch, config.seed + 1, 0, 0, 1)
+        return Drawn(cut.drawn, found.who, len(found) - len(cut.left_out))
+
+    def consumed(self, every: int, step: int) -> frozenset[tuple[str, str]]:
+        """Whose photographs a state depends on after `step` steps (`System.consumed`).
+
+        Every pair from the first step on: its face width and its spots are in `known`, which goes into each
+        batch and is remembered. Of those without a partner, the ones that were cut so far, in every
+        `every`-th step from the first on (0: never). Held-out people are measured and steer nothing.
+        """
+        if step < 1:
+            return frozenset()
+        return self._paired_people | (self._phones_drawn(-(-step // every)) if every else set())
+
     def _first(self, found, number: int) -> tuple[np.ndarray, np.ndarray]:
         """The first pairs of patches that are cut, uint8 [N, P, P, 3] and [N, P, P, 1]."""
         batch = next(self._cut(found, number, self.config.seed, 0, 0, 1))
@@ -368,6 +389,7 @@ class Photographs:
             resident=lambda: self.open(bool(phones)),
             preview=self.preview,
             start_from=(lambda state: begin_with(state, start)) if start else None,
+            consumed=functools.partial(self.consumed, phones),
         )
 
     # ---- a whole photograph ----

@@ -10,6 +10,7 @@ alike and still fill the patch with what is really there.
 import collections
 import dataclasses
 import functools
+import hashlib
 import io
 import threading
 
@@ -118,6 +119,12 @@ class Photos:
     def mask(self, index: int) -> np.ndarray:
         """Skin to be used, bool [H, W]."""
         return self._pictures(index, "mask")[0] > 127
+
+    def who(self, index: int) -> list[tuple[str, str]]:
+        """(pseudonym, sha256 of its PNG bytes) of the photograph and of the UV one it is paired with."""
+        record = self.records.source[int(self.numbers[index])]
+        seen = [record[name] for name in ("color", "uv") if record[name]]
+        return [(record["subject"].decode(), hashlib.sha256(png).hexdigest()) for png in seen]
 
     def landmarks(self, index: int) -> np.ndarray:
         """Points of the face mesh, float32 [468, 3] in px."""
@@ -269,9 +276,12 @@ class PatchBatches(Examples):
         self._paired = bool(photos.labels["has_uv"].all())
         super().__init__(batch, start, process_index, process_count, threads, AHEAD)
 
-    def _example(self, number: int) -> dict[str, np.ndarray]:
+    def _records(self, number: int) -> tuple[int]:
         epoch, place = divmod(number // self._per_photo, len(self._usable))
-        index = int(self._order(epoch)[place])
+        return (int(self._order(epoch)[place]),)
+
+    def _example(self, number: int) -> dict[str, np.ndarray]:
+        (index,) = self._records(number)
         centers = self._centers[index]
         row, column = centers[np.random.default_rng([self._seed, 1, number]).integers(len(centers))]
         pictures = self._photos.pair(index) if self._paired else [self._photos.color(index)]

@@ -8,9 +8,11 @@ any number of hosts sees the same global batches, each host its own contiguous r
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import io
 import pathlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 import grain
 import numpy as np
@@ -51,6 +53,11 @@ class Faces:
         image = Image.open(io.BytesIO(self.source[index]["image"]))
         pixels = np.asarray(image.convert("L" if self.channels == 1 else "RGB"))
         return pixels[..., None] if self.channels == 1 else pixels
+
+    def who(self, index: int) -> list[tuple[str, str]]:
+        """The pseudonym of one record and the sha256 of its image's bytes, as `Drawn` takes them."""
+        record = self.source[index]
+        return [(_text(record["subject"]), hashlib.sha256(record["image"]).hexdigest())]
 
     @functools.cached_property
     def images(self) -> np.ndarray:
@@ -254,7 +261,7 @@ class Examples:
                 f"config.batch={batch} does not split over {process_count} processes: "
                 f"use a multiple of {process_count}."
             )
-        self.step = start
+        self.step, self._global = start, batch
         rows = batch // process_count
 
         def record(position: int) -> dict[str, np.ndarray]:
@@ -268,6 +275,15 @@ class Examples:
 
     def _example(self, number: int) -> dict[str, np.ndarray]:
         raise NotImplementedError
+
+    def _records(self, number: int) -> Iterable[int]:
+        """Numbers of the records that an example is made of."""
+        raise NotImplementedError
+
+    def drawn(self, step: int) -> set[int]:
+        """Numbers of the records that a step's global batch is made of, whichever process reads them."""
+        numbers = range(step * self._global, (step + 1) * self._global)
+        return {int(record) for number in numbers for record in self._records(number)}
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return self
@@ -308,8 +324,11 @@ class Batches(Examples):
         self._marks, self._rows = marks or {}, batch // process_count
         super().__init__(batch, start, process_index, process_count, threads if stream else 0)
 
+    def _records(self, number: int) -> tuple[int]:
+        return (int(self._order[number]),)
+
     def _example(self, number: int) -> dict[str, np.ndarray]:
-        index = int(self._order[number])
+        (index,) = self._records(number)
         row = {"index": np.int32(index)}
         row |= {name: values[index] for name, values in self._fields.items()}
         return row | ({"image": self._faces.image(index)} if self._stream else {})
@@ -317,3 +336,42 @@ class Batches(Examples):
     def __next__(self) -> dict[str, np.ndarray]:
         marks = {n: p for n, p in self._marks.items() if self.step % p == 0}
         return super().__next__() | {name: np.zeros([self._rows], np.int8) for name in marks}
+
+
+class Drawn:
+    """(step) -> set of (pseudonym, sha256 of an image's bytes) that the steps before it have drawn.
+
+    The order of examples is a pure function of their numbers, so that nothing needs to be noted while
+    training. Asked for a later step it goes on where it stood, and it looks no further once every record
+    that can come has come: after an epoch it costs nothing. Safe to use from threads.
+    """
+
+    def __init__(
+        self,
+        records: Callable[[int], Iterable[int]],
+        who: Callable[[int], Iterable[tuple[str, str]]],
+        most: int,
+    ):
+        """
+        Args:
+          records: (step) -> numbers of the records that this step draws, over all processes.
+          who: (record number) -> the pseudonym and the sha256 of each image's bytes that it holds.
+          most: how many different records any number of steps can draw.
+        """
+        self._records, self._who, self._most = records, who, most
+        self._lock = threading.Lock()  # the main thread and the one that answers SIGTERM both save
+        self._begin()
+
+    def _begin(self) -> None:
+        self._step, self.seen, self._found = 0, set(), set()
+
+    def __call__(self, step: int) -> frozenset[tuple[str, str]]:
+        with self._lock:
+            if step < self._step:
+                self._begin()
+            while self._step < step and len(self.seen) < self._most:
+                for record in set(self._records(self._step)) - self.seen:
+                    self.seen.add(record)
+                    self._found |= set(self._who(record))
+                self._step += 1
+            return frozenset(self._found)

@@ -411,6 +411,12 @@ def build(config: Config, start=None) -> System:
             marks={"penalty": LAZY},
         )
 
+    @functools.cache
+    def consumed():
+        """Photographs that were drawn; normal faces and people held out are measured and steer nothing."""
+        drawn = pipeline.Batches(faces(), config.batch, config.seed).drawn
+        return pipeline.Drawn(drawn, faces().who, len(faces()))
+
     kept = pathlib.Path(config.build_dir) / "features" if config.build_dir else None
     without_cleft = dataclasses.replace(
         config,
@@ -630,4 +636,5 @@ def build(config: Config, start=None) -> System:
         resident=resident,
         preview=preview,
         start_from=start_from if transfer else None,
+        consumed=lambda step: consumed()(step),
     )

@@ -225,6 +225,10 @@ def build(config: Config, start=None) -> System:
         }
         return Export(variables, {"encoder": (functools.partial(infer, network), takes)})
 
+    @functools.cache
+    def consumed():
+        return patients.pairs_consumed(frames)
+
     def preview():
         who = len(np.unique(frames.table.subject[frames.learned_from]))
         words = f"Frames to learn from ({config.data}, {who} patients): before and after dialysis by turns."
@@ -249,4 +253,5 @@ def build(config: Config, start=None) -> System:
         resident=frames.resident,
         preview=preview,
         start_from=start_from if start else None,
+        consumed=lambda step: consumed()(step),
     )

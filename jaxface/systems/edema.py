@@ -107,6 +107,10 @@ def build(config: Config, start=None) -> System:
     def jobs() -> list[patients.Job]:
         return patients.plan(frames.targets, len(methods), _budgets(config), config.seed)
 
+    @functools.cache
+    def consumed():
+        return patients.jobs_consumed(frames, jobs(), config)
+
     def groups() -> int:
         return -(-len(jobs()) // count)
 
@@ -350,4 +354,5 @@ def build(config: Config, start=None) -> System:
         preview=lambda: sample(None, None, 64),
         start_from=start_from if start else None,
         num_steps=lambda: groups() * config.num_steps,
+        consumed=lambda step: consumed()(step),
     )
