@@ -19,23 +19,39 @@ or, where only counts are known, all answers on one photograph or person:
 Further columns are ignored. These are perceived labels, the majority of whoever looked, as in Aoto et al.
 2022 (smile: 17 votes an image; sex: 21 voters, who could abstain, a person). A tie is undecided and
 counted, never broken.
+
+  python -m jaxface.data.votes VOTES.csv [--task=smile] [--output=DIR] [--manifest=FILE] [--asked=N]
+
+writes DIR/labels.csv, the majority beside what voters' own reliability makes of the same votes;
+voters.csv, how each voter errs; agreement.csv; again.csv, what is worth another vote; and votes.html, all of
+it on one page.
 """
 
+import argparse
+import csv
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+import jinja2
 import numpy as np
 
-from jaxface.data.manifest import SHOWN, read_table, read_text
+from jaxface.data.manifest import SHOWN, read_manifest, read_table, read_text
 from jaxface.errors import UserError, nearest
+from jaxface.metrics import raters as statistics
+from jaxface.metrics.raters import NO_VOTE, Agreement, DawidSkene
 
-NO_VOTE = -1  # in a table of votes
-UNDECIDED = -1  # among labels: a tie, or nobody voted
 FILE = ("file", "item")  # names of the column with the photograph
 LONG, COUNTS = ("rater", "vote"), ("for", "against")
 ABSTAINED = ("", "-", "?", "abstain", "abstained")
+CLOSE = 1  # votes more for one side than for the other, with which an item is worth another vote
+WEAK = 0.6  # mean share of right answers to either class up to which a voter adds little
+SHOWN_AGAIN = 40  # items on the page; the table has them all
+SPLITS = 30  # bars of the page's histogram, at most
+TEMPLATE = pathlib.Path(__file__).with_name("votes.html.jinja")
 WORDS = {
     **dict.fromkeys(("yes", "1", "y", "true", "for", "はい"), 1),
     **dict.fromkeys(("no", "0", "n", "false", "against", "いいえ"), 0),
@@ -67,9 +83,8 @@ class Votes:
 
     @property
     def majority(self) -> np.ndarray:
-        """int64 [N]: 1 or 0, whatever more voters said, or UNDECIDED."""
-        against, in_favour = self.counts.T
-        return np.where(in_favour == against, UNDECIDED, in_favour > against)
+        """int64 [N]: 1 or 0, whatever more voters said, or -1: a tie, or nobody voted."""
+        return statistics.majority(self.counts)
 
 
 def tasks_of(path: str | os.PathLike) -> tuple[str, ...]:
@@ -103,7 +118,7 @@ def read_votes(path: str | os.PathLike, task: str, asked: int | None = None) -> 
     level, items, problems = _items(columns, rows)
     if "vote" in columns:
         raters, table, repeated, wrong = _answers(items, task)
-        counts = np.stack([(table == 0).sum(1), (table == 1).sum(1)], 1)
+        counts = statistics.counts_of(table)
         abstained = [len({f["rater"] for _, f in of}) for *_, of in items] - counts.sum(1)
     else:
         raters, repeated, table = (), 0, np.zeros((len(items), 0), np.int8)
@@ -268,14 +283,19 @@ def _words(task: str) -> dict[str, int]:
     return {**WORDS, **OWN_WORDS.get(task, {}), **dict.fromkeys(ABSTAINED, NO_VOTE)}
 
 
+def answers(task: str) -> tuple[str, str]:
+    """What the labels 1 and 0 of a task are called."""
+    words = OWN_WORDS.get(task, WORDS)
+    return tuple(next(word for word in words if words[word] == label) for label in (1, 0))
+
+
 def _said(vote: int) -> str:
     return {1: "yes", 0: "no", NO_VOTE: "nothing"}[vote]
 
 
 def _take(task: str) -> str:
-    own = OWN_WORDS.get(task, {})
-    pair = [next((word for word in own if own[word] == which), "") for which in (1, 0)]
-    return "write yes or no, 1 or 0" + (f", {pair[0]} or {pair[1]}" if own else "")
+    own = f", {' or '.join(answers(task))}" if task in OWN_WORDS else ""
+    return f"write yes or no, 1 or 0{own}"
 
 
 def _no_answer(word: str, task: str) -> str:
@@ -314,3 +334,303 @@ def _counted(items) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]:
         totals.append(told.get("total", votes))
     counts = np.array(counts, np.int64).reshape(-1, 2)
     return counts, np.array(totals, np.int64) - counts.sum(1), problems
+
+
+# ---- what the votes say -----------------------------------------------------------------------------
+
+
+class Again(NamedTuple):
+    """One item that is worth another vote."""
+
+    index: int
+    reason: str
+
+
+class Count(NamedTuple):
+    """What the votes say, and how far they can be trusted."""
+
+    votes: Votes
+    kappa: Agreement
+    alpha: Agreement
+    model: DawidSkene | None
+    no_model: str  # why there is none
+    again: tuple[Again, ...]  # the most doubtful first
+
+
+def count(votes: Votes, resamples: int = 2000) -> Count:
+    """Agreement with intervals over people, Dawid-Skene where voters have names, what to vote on again."""
+    model, why = None, ""
+    if not votes.raters:
+        why = "only counts are known, not who said what"
+    elif len(votes.raters) < statistics.FEWEST:
+        why = f"it takes {statistics.FEWEST} voters to tell who errs"
+    else:
+        model = statistics.dawid_skene(votes.table)
+    return Count(
+        votes,
+        statistics.fleiss_kappa(votes.counts, votes.subjects, resamples=resamples),
+        statistics.krippendorff_alpha(votes.counts, votes.subjects, resamples=resamples),
+        model,
+        why,
+        _again(votes, model),
+    )
+
+
+def _again(votes: Votes, model: DawidSkene | None) -> tuple[Again, ...]:
+    """Ties first, then where reliable voters were outvoted, then what one vote decides."""
+    found = []
+    total, majority = votes.counts.sum(1), votes.majority
+    margin = np.abs(votes.counts[:, 1] - votes.counts[:, 0])
+    for index, item in enumerate(votes.items):
+        sure = 0.5 if model is None else model.posterior[index].max()
+        if not total[index]:
+            rank, reason = 0, "nobody voted"
+        elif majority[index] < 0:
+            rank, reason = 1, "tie"
+        elif model is not None and model.posterior[index, majority[index]] < 0.5:
+            rank, reason, sure = 2, "the more reliable voters were outvoted", -sure
+        elif margin[index] <= CLOSE:
+            rank, reason = 3, "one vote decides" if total[index] > 1 else "one vote only"
+        else:
+            continue
+        share = margin[index] / total[index] if total[index] else 0.0
+        found.append((rank, share, sure, item, Again(index, reason)))
+    return tuple(again for *_, again in sorted(found))
+
+
+def provenance(votes: Votes, kappa: Agreement | None = None) -> str:
+    """The sentence on where labels come from, for the card of a data set and for reports.
+
+    `kappa` is that of `count`, if it is at hand.
+    """
+    kappa = kappa or statistics.fleiss_kappa(votes.counts, votes.subjects)
+    ties, empty = _undecided(votes)
+    return (
+        f"{votes.task}: subjective majority of {_voters(votes)}, {ties} tie{'s' * (ties != 1)} undecided"
+        + f", {empty} without a vote" * bool(empty)
+        + f", Fleiss' kappa {_number(kappa)}; perceived by those who looked, not self-reported"
+    )
+
+
+def _undecided(votes: Votes) -> tuple[int, int]:
+    """(ties, items without a vote)."""
+    empty = int((votes.counts.sum(1) == 0).sum())
+    return int((votes.majority < 0).sum()) - empty, empty
+
+
+def _voters(votes: Votes) -> str:
+    """'17 voters'; 'up to 17 voters' where items were shown to different numbers of them."""
+    if votes.raters:
+        return f"{len(votes.raters)} voter{'s' * (len(votes.raters) != 1)}"
+    number = (votes.counts.sum(1) + votes.abstained).tolist()
+    return "up to " * (len(set(number)) > 1) + f"{max(number)} voter{'s' * (max(number) != 1)}"
+
+
+def _number(found: Agreement) -> str:
+    if found.value is None:
+        return f"undefined: {found.why}"
+    if found.low is None:
+        return f"{found.value:.2f} ({found.why})"
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+class Voter(NamedTuple):
+    """How one voter answers; NaN where that cannot be told."""
+
+    name: str
+    votes: int
+    agrees: float  # share of the answers that the majority of the others gave as well
+    yes_of_yes: float  # share of what is 1, as Dawid-Skene has it, of which this voter says so
+    no_of_no: float
+    remark: str
+
+
+def voters(told: Count) -> tuple[Voter, ...]:
+    """Every voter by name; none where only counts are known."""
+    votes, found = told.votes, []
+    for index, name in enumerate(votes.raters):
+        said = votes.table[:, index]
+        others = votes.counts - np.stack([said == 0, said == 1], 1)
+        majority = statistics.majority(others)
+        both = (said != NO_VOTE) & (majority >= 0)
+        agrees = float((said == majority)[both].mean()) if both.any() else float("nan")
+        right = np.full(2, np.nan) if told.model is None else told.model.confusion[index].diagonal()
+        skill, remark = right.mean(), ""
+        if skill < 1 - WEAK:
+            remark = "mostly the opposite of the others; were the answers swapped?"
+        elif skill <= WEAK:
+            remark = "hardly more than chance"
+        cast = int((said != NO_VOTE).sum())
+        found.append(Voter(name, cast, agrees, float(right[1]), float(right[0]), remark))
+    return tuple(found)
+
+
+# ---- the command ------------------------------------------------------------------------------------
+
+
+def summary(told: Count) -> list[str]:
+    """What the command prints, line by line."""
+    votes, model = told.votes, told.model
+    yes, no = answers(votes.task)
+    ties, empty = _undecided(votes)
+    unit = "people" if _has_people(votes) else "photographs"
+    what = "photographs" if votes.level == "file" else "people"
+    of = {label: int((votes.majority == label).sum()) for label in (1, 0)}
+    lines = [
+        provenance(votes, told.kappa) + ".",
+        f"{len(votes.items)} {what}: {of[1]} {yes}, {of[0]} {no}, {ties} undecided"
+        + f", {empty} without a vote" * bool(empty)
+        + f"; {votes.abstained.sum()} abstentions"
+        + f"; {votes.repeated} repeated rows counted once" * bool(votes.repeated)
+        + ".",
+        f"Krippendorff's alpha {_number(told.alpha)}. Of kappa and alpha, 1 is all alike and 0 as by chance; "
+        f"95 % intervals are over {unit} (n = {told.kappa.n}).",
+    ]
+    if model is None:
+        lines.append(f"Dawid-Skene: none, {told.no_model}.")
+    else:
+        decided = votes.majority >= 0
+        other = int((model.posterior.argmax(1) != votes.majority)[decided].sum())
+        settled = "converged" if model.converged else "NOT converged, so read it with care"
+        lines.append(
+            f"Dawid-Skene weighs voters by their reliability: it decides {other} of {decided.sum()} "
+            f"otherwise than the majority ({model.iterations} iterations, {settled})."
+        )
+    lines += [f"Voter {one.name}: {one.remark}" for one in voters(told) if one.remark]
+    lines.append(f"Worth another vote: {len(told.again)} {what}.")
+    return lines
+
+
+def _has_people(votes: Votes) -> bool:
+    """Whether intervals are over people, not photographs."""
+    return votes.level == "subject" or votes.subjects != votes.items
+
+
+def write(told: Count, folder: str | os.PathLike) -> pathlib.Path:
+    """Writes the tables and the page into a folder; equal votes give equal bytes. Returns the page's path."""
+    folder = pathlib.Path(folder)
+    votes, model = told.votes, told.model
+    posterior = [""] * len(votes.items) if model is None else model.posterior[:, 1].tolist()
+    rows = [
+        (item, subject, *counts[::-1], abstained, label, probability)
+        for item, subject, counts, abstained, label, probability in zip(
+            votes.items,
+            votes.subjects,
+            votes.counts.tolist(),
+            votes.abstained.tolist(),
+            votes.majority.tolist(),
+            posterior,
+        )
+    ]
+    heading = (votes.level, "person", "for", "against", "abstained", "label", "dawid_skene")
+    confusion = ("yes_of_yes", "no_of_yes", "yes_of_no", "no_of_no")
+    tables = {
+        "labels.csv": (heading, rows),
+        "again.csv": ((*heading, "reason"), [(*rows[one.index], one.reason) for one in told.again]),
+        "agreement.csv": (
+            ("coefficient", "value", "low", "high", "n", "why"),
+            [("fleiss_kappa", *told.kappa), ("krippendorff_alpha", *told.alpha)],
+        ),
+    }
+    if votes.raters:
+        tables["voters.csv"] = (
+            ("voter", "votes", "agrees", *confusion, "remark"),
+            [
+                (
+                    *(one.name, one.votes, _known(one.agrees)),
+                    *map(
+                        _known, (one.yes_of_yes, 1 - one.yes_of_yes, 1 - one.no_of_no, one.no_of_no)
+                    ),
+                    one.remark,
+                )
+                for one in voters(told)
+            ],
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, (heading, lines) in tables.items():
+            draft = folder / (name + ".tmp")
+            with open(draft, "w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([heading, *lines])
+            draft.replace(folder / name)
+        draft = folder / "votes.html.tmp"
+        draft.write_text(_page(told, rows), encoding="utf-8")
+        return draft.replace(folder / "votes.html")
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror or error}: choose another --output.") from None
+
+
+def _known(value: float) -> float | str:
+    return "" if np.isnan(value) else value
+
+
+def _page(told: Count, rows: Sequence[tuple]) -> str:
+    votes = told.votes
+    total = votes.counts.sum(1)
+    bars = min(int(total.max()), SPLITS)
+    voted = total > 0
+    height = np.bincount(
+        np.rint(votes.counts[voted, 1] / total[voted] * bars).astype(int), minlength=bars + 1
+    )
+    template = jinja2.Template(
+        TEMPLATE.read_text(encoding="utf-8"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    lines = summary(told)
+    return template.render(
+        task=votes.task,
+        answers=answers(votes.task),
+        sentence=lines[0],
+        lines=lines[1:],
+        bars=[(100 * share / max(height.max(), 1), int(share)) for share in height],
+        voters=voters(told),
+        model=told.model is not None,
+        again=[(*rows[one.index], one.reason) for one in told.again[:SHOWN_AGAIN]],
+        more=len(told.again) - SHOWN_AGAIN,
+        source=votes.path.name,
+        percent=lambda share: "" if share == "" or np.isnan(share) else f"{100 * share:.0f} %",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status: 0, or 2 on bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxface.data.votes",
+        description="Counts votes on photographs or people: labels, agreement, and what to vote on again.",
+    )
+    parser.add_argument(
+        "votes", metavar="VOTES.csv", help="columns: python -m pydoc jaxface.data.votes"
+    )
+    parser.add_argument("--task", help="what was asked (default: the file's own task, else smile)")
+    parser.add_argument("--output", metavar="DIR", help="default: VOTES-TASK beside the file")
+    parser.add_argument("--manifest", metavar="FILE", help="says who is on each photograph")
+    parser.add_argument(
+        "--asked", type=int, metavar="N", help="voters who were asked about every item"
+    )
+    options = parser.parse_args(arguments)
+    path = pathlib.Path(options.votes)
+    try:
+        tasks = tasks_of(path)
+        if not options.task and len(tasks) > 1:
+            raise UserError(f"{path} has votes on {', '.join(tasks)}: choose one with --task=.")
+        task = options.task or (tasks or ("smile",))[0]
+        found = read_votes(path, task, options.asked)
+        if options.manifest:
+            manifest = pathlib.Path(options.manifest)
+            rows = read_manifest(manifest.parent, manifest).rows
+            found = in_manifest(found, {row.file: row.subject for row in rows})
+        told = count(found)
+        output = options.output or path.with_name(f"{path.stem}-{found.task}")
+        page = write(told, output)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print("\n".join([*summary(told), f"Written: {page}, and the tables beside it."]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

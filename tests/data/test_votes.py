@@ -1,4 +1,6 @@
+import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -196,11 +198,169 @@ def test_votes_of_a_manifest(tmp_path):
         in_manifest(read, {"a.png": "S2"})
 
 
-def test_the_majority_is_a_loop_over_votes():
+def test_the_majority_is_a_loop_over_votes(tmp_path):
     rng = np.random.default_rng(5)
-    table = rng.integers(-1, 2, (200, 6)).astype(np.int8)
-    counts = np.stack([(table == 0).sum(1), (table == 1).sum(1)], 1)
-    empty = (("",) * 200,) * 2
-    read = votes.Votes(None, "smile", "file", *empty, (), (), table, counts, counts[:, 0], 0)
-    for row, label in zip(table.tolist(), read.majority.tolist()):
-        assert label == (row.count(1) > row.count(0)) - (row.count(1) == row.count(0))
+    said = {f"{n}.png": rng.choice(["yes", "no", ""], 6, p=(0.4, 0.4, 0.2)) for n in range(60)}
+    lines = [f"{name},S,r{r},{vote}" for name, row in said.items() for r, vote in enumerate(row)]
+    found = labels(read_votes(write(tmp_path, *lines), "smile"))
+    assert {one["label"] for one in found.values()} == {1, 0, -1}
+    for name, row in said.items():
+        yes, no = (list(row).count(word) for word in ("yes", "no"))
+        assert found[name] == {
+            "votes": [no, yes],
+            "label": 1 if yes > no else 0 if no > yes else -1,
+        }
+
+
+@pytest.fixture(scope="module")
+def panel(tmp_path_factory):
+    """Votes of two good voters, two poor ones, one who has it the wrong way round, one who abstained."""
+    rng = np.random.default_rng(8)
+    skill = {"Ann": 0.97, "Bob": 0.95, "Cem": 0.5, "Dai": 0.52, "Eve": 0.1}
+    lines = ["two.png,P,Ann,yes", "none.png,P,Fay<b>,", "one.png,P,Ann,no"]
+    for number in range(300):
+        truth = rng.random() < 0.45
+        for name, p in skill.items():
+            vote = truth if rng.random() < p else not truth
+            lines.append(
+                f"{number:03}.png,P{number // 5:02},{name},{'smile' if vote else 'neutral'}"
+            )
+    return write(tmp_path_factory.mktemp("panel"), *lines, name="panel.csv")
+
+
+@pytest.fixture(scope="module")
+def told(panel):
+    return votes.count(read_votes(panel, "smile"), resamples=50)
+
+
+def test_what_the_votes_say(told):
+    assert told.kappa.n == 61 and told.kappa.low < told.kappa.value < told.kappa.high
+    assert told.alpha.value == pytest.approx(told.kappa.value, abs=0.01)
+    by_name = {one.name: one for one in votes.voters(told)}
+    assert (
+        by_name["Ann"].votes == 302
+        and not by_name["Ann"].remark
+        and by_name["Ann"].yes_of_yes > 0.9
+    )
+    assert "hardly more than chance" in by_name["Cem"].remark
+    assert "swapped?" in by_name["Eve"].remark and by_name["Eve"].no_of_no < 0.2
+    assert np.isnan(by_name["Fay<b>"].agrees) and not by_name["Fay<b>"].remark
+    majority = np.where(told.votes.table[:300, 1:] == 1, 1, -1)[:, :4].sum(1)  # all but Ann
+    ann = told.votes.table[:300, 0] * 2 - 1
+    agrees = (np.sign(majority) == ann)[majority != 0].mean()
+    assert by_name["Ann"].agrees == pytest.approx(agrees)
+
+
+def test_what_to_vote_on_again(told):
+    reasons = [one.reason for one in told.again]
+    assert reasons[0] == "nobody voted" and told.votes.items[told.again[0].index] == "none.png"
+    order = ["nobody voted", "the more reliable voters were outvoted", "one vote"]
+    ranks = [
+        next(n for n, start in enumerate(order) if reason.startswith(start)) for reason in reasons
+    ]
+    assert ranks == sorted(ranks) and set(ranks) == {0, 1, 2}
+    margin = np.abs(np.diff(told.votes.counts, axis=1)[:, 0])
+    outvoted = (told.model.posterior.argmax(1) != told.votes.majority) & (told.votes.majority >= 0)
+    expected = outvoted | (margin <= 1)
+    assert sorted(one.index for one in told.again) == np.flatnonzero(expected).tolist()
+    last = [one.index for one in told.again if one.reason == "one vote decides"]
+    assert (told.votes.counts[last].sum(1) == 5).all() and (margin[last] == 1).all()
+
+
+def test_ties_come_first_where_names_are_unknown(tmp_path):
+    lines = ["a,9,8", "b,2,2", "c,17,0", "d,1,0"]
+    found = votes.count(
+        read_votes(write(tmp_path, *lines, heading="file,for,against"), "smile"), 50
+    )
+    again = [(found.votes.items[one.index], one.reason) for one in found.again]
+    assert again == [("b", "tie"), ("a", "one vote decides"), ("d", "one vote only")]
+    assert found.model is None and "only counts are known" in found.no_model
+    assert votes.voters(found) == ()
+
+
+def test_where_labels_come_from(tmp_path):
+    lines = [f"{n:03},{17 * (n % 3 > 0)},{17 * (n % 3 == 0)}" for n in range(60)] + ["t,8,8"]
+    counts = write(tmp_path, *lines, heading="file,for,against")
+    found = votes.provenance(read_votes(counts, "smile", asked=17))
+    assert re.fullmatch(
+        r"smile: subjective majority of 17 voters, 1 tie undecided, Fleiss' kappa 0\.9\d "
+        r"\[0\.\d\d, \d\.\d\d\]; perceived by those who looked, not self-reported",
+        found,
+    )
+    assert "up to 17 voters" in votes.provenance(read_votes(counts, "smile"))
+    alone = write(tmp_path, "S1,Ann,f", "S2,Ann,m", "S3,Ann,", heading="subject,rater,vote")
+    found = votes.provenance(read_votes(alone, "sex"))
+    assert found.startswith(
+        "sex: subjective majority of 1 voter, 0 ties undecided, 1 without a vote,"
+    )
+    assert "kappa undefined: no item has two votes" in found
+    same = write(tmp_path, "S1,Ann,f", "S1,Bob,f", "S2,Ann,f", heading="subject,rater,vote")
+    found = votes.count(read_votes(same, "sex"), 50)
+    assert "kappa undefined: all votes are the same" in votes.provenance(found.votes, found.kappa)
+    assert "it takes 3 voters" in found.no_model and "nan" not in " ".join(votes.summary(found))
+
+
+def test_the_command(panel, capsys):
+    assert votes.main([str(panel)]) == 0
+    said = capsys.readouterr().out
+    folder = panel.with_name("panel-smile")
+    assert "smile: subjective majority of 6 voters, 0 ties undecided, 1 without a vote" in said
+    assert "Voter Eve: mostly the opposite" in said and f"Written: {folder / 'votes.html'}" in said
+    assert "intervals are over people (n = 61)" in said and "converged" in said
+    tables = {
+        name: list(csv.DictReader((folder / f"{name}.csv").read_text("utf-8").splitlines()))
+        for name in ("labels", "voters", "agreement", "again")
+    }
+    read = read_votes(panel, "smile")
+    told = votes.count(read)
+    for row, item, label in zip(tables["labels"], read.items, read.majority, strict=True):
+        assert (row["file"], int(row["label"])) == (item, label)
+    assert float(tables["labels"][0]["dawid_skene"]) == told.model.posterior[0, 1]
+    assert [float(row["value"]) for row in tables["agreement"]] == [
+        told.kappa.value,
+        told.alpha.value,
+    ]
+    assert (
+        len(tables["again"]) == len(told.again) and tables["again"][0]["reason"] == "nobody voted"
+    )
+    ann = next(row for row in tables["voters"] if row["voter"] == "Ann")
+    errors = [float(ann[name]) for name in ("no_of_no", "yes_of_no", "no_of_yes", "yes_of_yes")]
+    np.testing.assert_allclose(errors, told.model.confusion[0].ravel(), atol=1e-12)
+    page = (folder / "votes.html").read_text(encoding="utf-8")
+    assert "Fay&lt;b&gt;" in page and "<b>" not in page and "http" not in page
+    assert "all say no smile" in page and "nan" not in page
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert votes.main([str(panel), "--task=Smile", f"--output={folder}"]) == 0
+    assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_the_command_asks_the_manifest(tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(b"x")
+    (tmp_path / "manifest.csv").write_text("file,subject,consent\na.png,S1,yes\nb.png,S1,yes\n")
+    path = write(tmp_path, "a.png,2,1", "b.png,1,2", heading="file,for,against")
+    asked = [
+        str(path),
+        f"--manifest={tmp_path / 'manifest.csv'}",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert votes.main(asked) == 0
+    assert "intervals are over people (n = 1)" in capsys.readouterr().out
+    write(tmp_path, "a.png,2,1", "x.png,1,2", heading="file,for,against")
+    assert votes.main(asked) == 2
+    assert "row 3, file: 'x.png' is not in the manifest" in capsys.readouterr().err
+
+
+def test_the_command_refuses(tmp_path, capsys):
+    lines = ["smile,a.png,Ann,yes", "glasses,a.png,Ann,no"]
+    path = write(tmp_path, *lines, heading="task,file,rater,vote")
+    assert votes.main([str(path)]) == 2
+    assert "votes on glasses, smile: choose one with --task=" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert votes.main([str(path), "--task=smile", f"--output={tmp_path / 'file' / 'x'}"]) == 2
+    assert "choose another --output" in capsys.readouterr().err
+    assert votes.main([str(tmp_path / "none.csv")]) == 2
+    assert "none.csv is missing" in capsys.readouterr().err
+    one = write(tmp_path, "smile,a.png,Ann,yes", heading="task,file,rater,vote", name="one.csv")
+    assert votes.main([str(one)]) == 0 and (tmp_path / "one-smile" / "votes.html").exists()
