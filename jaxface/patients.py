@@ -57,6 +57,7 @@ class FrameRunConfig(RunConfig):
     frames: int = 100  # of a video (the paper's)
     manifest: str = ""  # of a user's folder; "": manifest.csv in it
     purpose: str = "research"  # what the patients in the manifest must have consented to
+    ledger: str = ""  # folder of a consent ledger, which then decides; "": `consent` in data_dir
     max_bad_fraction: float = 0.001  # unreadable videos of a user's folder that are left out
     folds: int = 5  # groups of patients (ours)
     fold: int = 0  # the one whose patients pre-training never sees

@@ -46,6 +46,7 @@ class PhotoConfig(RunConfig):
     side: int = 1024  # px of a phantom's photographs
     manifest: str = ""  # of a user's folder; "": manifest.csv in it
     purpose: str = "research"  # what the subjects in the manifest must have consented to
+    ledger: str = ""  # folder of a consent ledger, which then decides; "": `consent` in data_dir
     max_bad_fraction: float = 0.001  # unreadable photographs of a user's folder that are left out
     shift: bool = False  # move UV photographs that lie a little off instead of leaving them out
     # Patches

@@ -47,6 +47,7 @@ class FaceConfig(tfds.core.BuilderConfig):
     folder: str | None = None  # a user's folder of images (face_folder, cleft_folder)
     manifest: str | None = None  # default: <folder>/manifest.csv
     purpose: str = "research"  # what the subjects must have consented to
+    ledger: str = ""  # folder of a consent ledger; "": `consent` in the folder, if one is there
     align: bool = True  # detect, align, adjust color and blur the background
     max_bad_fraction: float = 0.001  # unreadable images tolerated before the build stops
     num_subjects: int | None = None  # phantoms only
@@ -60,6 +61,7 @@ class PhotoConfig(tfds.core.BuilderConfig):
     folder: str | None = None
     manifest: str | None = None  # default: <folder>/manifest.csv
     purpose: str = "research"  # what the subjects must have consented to
+    ledger: str = ""  # folder of a consent ledger; "": `consent` in the folder, if one is there
     patch: int = 256  # px a side: faces too small for one patch are left out
     coverage: float = 0.5  # share of skin that a patch must have
     shift: bool = False  # move UV photographs that lie a little off instead of leaving them out
@@ -75,6 +77,7 @@ class FrameConfig(tfds.core.BuilderConfig):
     folder: str | None = None  # a user's folder of videos (edema_folder)
     manifest: str | None = None  # default: <folder>/manifest.csv
     purpose: str = "research"  # what the patients must have consented to
+    ledger: str = ""  # folder of a consent ledger; "": `consent` in the folder, if one is there
     max_bad_fraction: float = 0.001  # unreadable videos tolerated before the build stops
     num_subjects: int | None = None  # phantoms only
     seed: int = 0  # phantoms only

@@ -28,6 +28,7 @@ from jaxface.errors import UserError, nearest
 
 __all__ = ["Event", "Head", "Ledger", "State", "TamperedError", "draw_number"]
 
+IN_FOLDER = "consent"  # a ledger that lies in a folder of data under this name is used unasked
 METHODS = ("online", "paper", "spoken", "message")  # how a person said it
 LONGEST = 64  # characters of a pseudonym
 
@@ -341,6 +342,25 @@ class Ledger:
         count = len(self._chain.append(drafts))
         self._follow()
         return tuple(self._events[len(self._events) - count :])
+
+
+def in_folder(folder: str | os.PathLike) -> str:
+    """Path of the ledger that lies in a folder of data, "" if none does or no folder is named."""
+    place = pathlib.Path(folder or os.devnull) / IN_FOLDER
+    return str(place) if chain.exists(place) else ""
+
+
+def ledger_for(folder: str | os.PathLike, ledger: str | os.PathLike | None = None) -> Ledger | None:
+    """The ledger at `ledger`, else the one in `folder`/consent; None where neither is.
+
+    Raises UserError: there is none at `ledger`; TamperedError: it is not what was signed.
+    """
+    place = ledger or in_folder(folder)
+    if not place:
+        return None
+    found = Ledger.open(place)
+    found.verify()
+    return found
 
 
 def _time(now: datetime.datetime | None) -> str:

@@ -8,7 +8,8 @@
   day        of the dialysis: a date like 2026-01-31, or a whole number from 0 to 9999 that counts up
   session    pre or post the dialysis
   weight_kg  body weight at the time of the video, 20 to 300
-  consent    purposes the patient agreed to, separated by spaces or semicolons, or "yes" for all
+  consent    purposes the patient agreed to, separated by spaces or semicolons, or "yes" for all; or
+             "ledger", or no such column, where a ledger (`consent`) says it
 
 A day needs both videos, and its weights must fit each other: a row without its other half is refused
 together with all the others like it. A patient with one day is learned from and cannot be a target, which
@@ -37,7 +38,7 @@ import numpy as np
 from jaxface import terminal
 from jaxface.data import base, folder, video
 from jaxface.data.images import ImageError, list_images, read_image
-from jaxface.data.manifest import NAME, SHOWN, consents, read_table, read_text
+from jaxface.data.manifest import NAME, SHOWN, Rule, read_table, read_text
 from jaxface.errors import UserError, nearest
 from jaxface.faces.resample import resample
 
@@ -71,24 +72,30 @@ class Manifest:
     without_row: tuple[str, ...]  # videos of the folder that no row names: they are not used
     notes: tuple[tuple[str, str, str], ...]  # (file, subject, what should be known of it)
     text: str
+    given: tuple[tuple[str, str], ...]  # (subject, hash of the consent on the ledger), sorted
 
 
 def read_manifest(
     folder_: str | os.PathLike,
     manifest: str | os.PathLike | None = None,
     purpose: str = "research",
+    ledger: str | os.PathLike | None = None,
 ) -> Manifest:
     """Reads and checks `manifest` (default: manifest.csv in the folder) for use under `purpose`.
+
+    Where there is a ledger (`ledger`, else `consent` in the folder) it decides, see `manifest.Rule`.
 
     Raises UserError naming file, row (as a spreadsheet counts, the heading is row 1), field and remedy:
     folder or manifest missing, unreadable, without rows; a column missing, unknown or named twice; a
     file that is absent, outside the folder, named twice or a copy of another; a subject or day that is
     none; a session that is neither; a weight that is none or impossible, or does not fit that of the
-    other half of the day; a day with one half only; no consent to the purpose.
+    other half of the day; a day with one half only; no consent to the purpose; a ledger that was
+    tampered with.
     """
     root = pathlib.Path(folder_)
     if not root.is_dir():
         raise UserError(f"{root} is no folder: name the folder that holds the videos.")
+    rule = Rule(root, ledger, purpose, "patient")
     path = pathlib.Path(manifest) if manifest else root / NAME
     text = read_text(
         path,
@@ -98,8 +105,8 @@ def read_manifest(
     found: list[tuple[int, Video]] = []
     problems: list[tuple[int, str]] = []
     unclear = set()  # patients of whom a row cannot be placed: what seems missing may be that
-    for number, fields in _records(path, text):
-        one, wrong = _video(fields, root.resolve(), purpose)
+    for number, fields in _records(path, text, rule.columns(COLUMNS)):
+        one, wrong = _video(fields, root.resolve(), rule)
         problems += [(number, problem) for problem in wrong]
         if one:
             found.append((number, one))
@@ -128,10 +135,13 @@ def read_manifest(
         without_row=tuple(name for name in video.list_videos(root) if name not in named),
         notes=tuple((v.file, v.subject, once) for v in videos if len(days[v.subject]) == 1),
         text=text,
+        given=rule.given(one.subject for one in videos),
     )
 
 
-def _records(path: pathlib.Path, text: str) -> list[tuple[int, dict[str, str]]]:
+def _records(
+    path: pathlib.Path, text: str, required: tuple[str, ...]
+) -> list[tuple[int, dict[str, str]]]:
     """(row number, {column: text}) of every row that is not blank."""
     columns, rows = read_table(path, text)
     for name in columns:
@@ -142,17 +152,17 @@ def _records(path: pathlib.Path, text: str) -> list[tuple[int, dict[str, str]]]:
             )
         if name and columns.count(name) > 1:
             raise UserError(f"{path} has column {name} twice: keep one of them.")
-    missing = [name for name in COLUMNS if name not in columns]
+    missing = [name for name in required if name not in columns]
     if missing:
         raise UserError(
             f"{path} has no column {', '.join(missing)}: the first row must name the columns "
-            f"{', '.join(COLUMNS)}."
+            f"{', '.join(required)}."
         )
     return rows
 
 
 def _video(
-    fields: dict[str, str], root: pathlib.Path, purpose: str
+    fields: dict[str, str], root: pathlib.Path, rule: Rule
 ) -> tuple[Video | None, list[str]]:
     """The row, None if it belongs to no session, and what is wrong with it ("field: what").
 
@@ -170,11 +180,8 @@ def _video(
         wrong.append(f"session: {fields['session']!r} is neither pre nor post")
     placed = bool(subject and day and session in SESSIONS)
     weight = _weight(fields["weight_kg"], wrong)
-    if not consents(fields["consent"], purpose):
-        wrong.append(
-            f"consent: {fields['consent']!r} does not cover purpose {purpose!r}: use 'yes' or "
-            f"{purpose!r} if the patient agreed, else delete the rows of that day and the videos"
-        )
+    refusal = rule.refusal(fields, "the rows of that day and the videos")
+    wrong += [refusal] if refusal else []
     return (Video(file, subject, day, session, weight) if placed else None), wrong
 
 
@@ -327,6 +334,7 @@ def config_for(
     side: int = 224,
     frames: int = 100,
     max_bad_fraction: float = 0.001,
+    ledger: str | os.PathLike = "",
 ) -> base.FrameConfig:
     """Settings for `edema_folder` whose name changes with all that the records depend on.
 
@@ -337,11 +345,12 @@ def config_for(
       side: px of a crop.
       frames: of each video; those with at least half as many are used too, and noted.
       max_bad_fraction: unusable videos tolerated before the build stops.
+      ledger: folder of a consent ledger; default: `consent` in the folder, if one is there.
 
     Raises UserError for what `read_manifest` refuses and for numbers that are none.
     """
     video.check(frames, side)
-    read = read_manifest(folder_, manifest, purpose)
+    read = read_manifest(folder_, manifest, purpose, ledger)
     settings = (purpose, side, frames, max_bad_fraction, VERSION, video.VERSION)
     return base.FrameConfig(
         name=f"{side}px-{frames}-{_digest(read, settings)}",
@@ -349,6 +358,7 @@ def config_for(
         folder=str(folder_),
         manifest=str(read.path),
         purpose=purpose,
+        ledger=str(ledger),
         side=side,
         frames=frames,
         max_bad_fraction=max_bad_fraction,
@@ -365,7 +375,8 @@ def _digest(manifest: Manifest, settings: tuple) -> str:
         names += [one.file] if path.is_file() else []
     stats = [(name, (manifest.folder / name).stat()) for name in sorted(names)]
     facts = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    return hashlib.sha256(json.dumps([settings, facts, manifest.text]).encode()).hexdigest()[:16]
+    content = [settings, facts, manifest.text, *([manifest.given] if manifest.given else [])]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 class EdemaFolder(base.FrameBuilder):
@@ -384,6 +395,7 @@ class EdemaFolder(base.FrameBuilder):
             run.side,
             run.frames,
             run.max_bad_fraction,
+            run.ledger,
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
@@ -391,7 +403,7 @@ class EdemaFolder(base.FrameBuilder):
         config = self.builder_config
         if not config or not config.folder:
             raise UserError(f"{self.name} needs a folder of videos: give its path.")
-        manifest = read_manifest(config.folder, config.manifest, config.purpose)
+        manifest = read_manifest(config.folder, config.manifest, config.purpose, config.ledger)
         path = pathlib.Path(self.data_path)
         prepared = path / "prepared"  # gone before the build is complete
         prepared.mkdir(parents=True)

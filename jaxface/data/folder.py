@@ -38,18 +38,19 @@ def config_for(
     purpose: str = "research",
     align: bool = True,
     max_bad_fraction: float = 0.001,
+    ledger: str | os.PathLike = "",
 ) -> base.FaceConfig:
     """Settings for `face_folder` or `cleft_folder` whose name changes with the folder's content.
 
     The name holds a hash of all that the records depend on: names, sizes and times of the images, the
-    manifest's text, the settings, the version of the preprocessing. A folder that changed is built
-    anew under another name.
+    manifest's text, the settings, the version of the preprocessing, and which consents on the ledger (if
+    there is one) they rest on. A folder that changed is built anew under another name.
 
     Raises UserError for what `read_manifest` refuses and for a resolution or number of channels that
     the networks cannot take.
     """
     base.check_pictures(resolution, channels, least=4)
-    read = read_manifest(folder, manifest, purpose)
+    read = read_manifest(folder, manifest, purpose, ledger=ledger)
     settings = (resolution, channels, purpose, align, max_bad_fraction, VERSION)
     return base.FaceConfig(
         name=f"{resolution}px-{'color' if channels == 3 else 'gray'}-{digest(read, settings)}",
@@ -59,6 +60,7 @@ def config_for(
         folder=str(folder),
         manifest=str(read.path),
         purpose=purpose,
+        ledger=str(ledger),
         align=align,
         max_bad_fraction=max_bad_fraction,
     )
@@ -68,7 +70,8 @@ def digest(manifest: Manifest, settings: tuple) -> str:
     """16 hexadecimal digits that change with the manifest, the settings and any image of the folder."""
     files = [(name, manifest.folder / name) for name in list_images(manifest.folder)]
     facts = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in files]
-    return hashlib.sha256(json.dumps([settings, facts, manifest.text]).encode()).hexdigest()[:16]
+    content = [settings, facts, manifest.text, *([manifest.given] if manifest.given else [])]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def data_dir_of(run, name: str, what: str = "photographs") -> str:
@@ -96,6 +99,7 @@ class FolderBuilder(base.FaceBuilder, skip_registration=True):
             run.purpose,
             run.align,
             run.max_bad_fraction,
+            run.ledger,
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
@@ -103,7 +107,9 @@ class FolderBuilder(base.FaceBuilder, skip_registration=True):
         config = self.builder_config
         if not config or not config.folder:
             raise UserError(f"{self.name} needs a folder of images: give its path.")
-        manifest = read_manifest(config.folder, config.manifest, config.purpose)
+        manifest = read_manifest(
+            config.folder, config.manifest, config.purpose, ledger=config.ledger
+        )
         prepared = pathlib.Path(self.data_path) / "prepared"  # gone before the build is complete
         prepared.mkdir(parents=True)
         kept = _prepare(manifest, config, prepared, pathlib.Path(self.data_path) / LEFT_OUT)

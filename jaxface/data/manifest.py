@@ -4,7 +4,8 @@ One row an image, columns in any order, more of them are ignored:
 
   file      path relative to the folder
   subject   pseudonym of the person; two images of one person carry the same
-  consent   purposes the person agreed to, separated by spaces or semicolons, or "yes" for all
+  consent   purposes the person agreed to, separated by spaces or semicolons, or "yes" for all; or
+            "ledger", or no such column, where a ledger (`consent`) says it
   side      optional, of the cleft: left, right (the person's own), none, unknown
   severity  optional, of the cleft: 0 (none) to 1 (worst)
 
@@ -25,13 +26,17 @@ where --pairs takes NAME_uv.* for the UV photograph and NAME_mask.* for the mask
 import argparse
 import csv
 import dataclasses
+import datetime
 import io
 import math
 import os
 import pathlib
 import re
 import sys
+from collections.abc import Iterable
 
+from jaxface.data import duo
+from jaxface.data.consent import IN_FOLDER, ledger_for
 from jaxface.data.images import list_images
 from jaxface.errors import UserError
 
@@ -43,6 +48,7 @@ SUFFIX = "_uv"  # of the name of a UV photograph
 _MASK = "_mask"
 SIDES = ("left", "right", "none", "unknown")
 ANY_PURPOSE = ("yes", "true", "1")
+ON_LEDGER = "ledger"  # a row's consent, where a ledger says what it is
 SHOWN = 5  # problems told at once
 
 
@@ -70,6 +76,7 @@ class Manifest:
     rows: tuple[Row, ...]  # sorted by file
     without_row: tuple[str, ...]  # images of the folder that no row names: they are not used
     text: str
+    given: tuple[tuple[str, str], ...] = ()  # (subject, hash of the consent on the ledger), sorted
 
 
 def read_manifest(
@@ -77,26 +84,31 @@ def read_manifest(
     manifest: str | os.PathLike | None = None,
     purpose: str = "research",
     pairs: bool = False,
+    ledger: str | os.PathLike | None = None,
 ) -> Manifest:
     """Reads and checks `manifest` (default: manifest.csv in `folder`) for use under `purpose`.
 
     The columns of photograph pairs are read with `pairs` alone, and ignored like any other without.
+    Where there is a ledger (`ledger`, else `folder`/consent) it decides, see `Rule`.
 
     Raises UserError naming file, row (as a spreadsheet counts, the heading is row 1), field and
     remedy: folder or manifest missing, unreadable or without rows; a column missing; a row whose file
     is absent or outside the folder; two rows with one file; no subject; no consent to the purpose; a
-    side or severity that is none; a UV photograph or mask that is absent or named twice.
+    side or severity that is none; a UV photograph or mask that is absent or named twice; a ledger that
+    was tampered with.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: name the folder that holds the images.")
+    rule = Rule(folder, ledger, purpose)
     path = pathlib.Path(manifest) if manifest else folder / NAME
     text = _read(path, folder, pairs)
     images = list_images(folder)
     rows, problems, seen = [], [], {}
     root = folder.resolve()
-    for number, fields in _records(path, text, OPTIONAL + PAIRS if pairs else OPTIONAL):
-        row, wrong = _row(fields, root, purpose, pairs)
+    optional = OPTIONAL + PAIRS if pairs else OPTIONAL
+    for number, fields in _records(path, text, rule.columns(REQUIRED), optional):
+        row, wrong = _row(fields, root, rule, pairs)
         for column in ("file", "uv", "mask") if row else ():
             name = getattr(row, column)
             if name in seen:
@@ -115,6 +127,7 @@ def read_manifest(
         rows=tuple(sorted(rows, key=lambda row: row.file)),
         without_row=tuple(image for image in images if image not in seen),
         text=text,
+        given=rule.given(row.subject for row in rows),
     )
 
 
@@ -157,20 +170,97 @@ def read_table(path: pathlib.Path, text: str) -> tuple[list[str], list[tuple[int
 
 
 def consents(text: str, purpose: str) -> bool:
-    """Whether a row's consent covers a purpose."""
-    return bool({purpose.lower(), *ANY_PURPOSE} & set(re.split(r"[\s;,|]+", text.lower())))
+    """Whether a row's consent covers a purpose: it says yes to all, or covers it as `duo` has it."""
+    words = set(re.split(r"[\s;,|]+", text.lower()))
+    if words & set(ANY_PURPOSE):
+        return True
+    try:
+        given, asked = duo.consent(text.lower()), duo.use(purpose.lower())
+    except UserError:  # words that `duo` does not take must be the very same
+        return purpose.lower() in words
+    return not duo.uncovered(given, asked, datetime.datetime.now(datetime.UTC).date())
+
+
+class Rule:
+    """Whether a row may be used: by what the ledger says of its person, else by its own words.
+
+    With a ledger the column consent may be missing, empty or say "ledger"; where it says more, it must
+    agree as well, so that a "no" in a manifest holds.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, ledger: str | os.PathLike | None, purpose: str, who="person"
+    ):
+        """`who` is on the rows: a person, a patient. UserError as from `ledger_for` and `duo.use`."""
+        self._folder, self._purpose, self._who = folder, purpose, who
+        self._ledger = ledger_for(folder, ledger)
+        if self._ledger:
+            duo.use(purpose)
+
+    def columns(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Those among a manifest's columns that must be there."""
+        return tuple(name for name in names if name != "consent" or not self._ledger)
+
+    def refusal(self, fields: dict[str, str], remove: str) -> str:
+        """Why a row may not be used, as "consent: what: remedy"; "" where it may.
+
+        `remove` says what to delete of a person who does not agree: "the row and the image".
+        """
+        text, subject = fields.get("consent", ""), fields["subject"]
+        if self._ledger and text.lower() in ("", ON_LEDGER):
+            return self._by_ledger(subject, remove) if subject else ""
+        if text.lower() == ON_LEDGER:
+            return (
+                f"consent: {text!r}, and there is none: name its folder with --ledger=DIR, or move it to "
+                f"{self._folder / IN_FOLDER}"
+            )
+        if not consents(text, self._purpose):
+            return (
+                f"consent: {text!r} does not cover purpose {self._purpose!r}: use 'yes' or "
+                f"{self._purpose!r} if the {self._who} agreed, else delete {remove}"
+            )
+        return self._by_ledger(subject, remove) if self._ledger and subject else ""
+
+    def _by_ledger(self, subject: str, remove: str) -> str:
+        why = self._ledger.refusal(subject, self._purpose)
+        if not why:
+            return ""
+        folder, command = self._ledger.folder, "python -m jaxface.data.consent add"
+        if why.startswith("never"):
+            remedy = (
+                f"if the {self._who} agreed, record it: {command} {folder} {subject} --purpose=..."
+            )
+        elif why.startswith("withdrawn"):
+            remedy = f"erase what was made of it: python -m jaxface.withdraw {subject}"
+        elif why.startswith("expired"):
+            remedy = f"ask the {self._who} again: {command} {folder} {subject} --kind=reconfirmed"
+        else:
+            remedy = "say with --purpose=... what it is used for"
+        return (
+            f"consent: {subject} on the ledger {folder}: {why}, asked for {self._purpose}; {remedy}, "
+            f"or delete {remove}"
+        )
+
+    def given(self, subjects: Iterable[str]) -> tuple[tuple[str, str], ...]:
+        """What a build depends on of the ledger: it is another one after a new consent of somebody on it.
+
+        Events of other people do not change it, nor do re-confirmations.
+        """
+        if not self._ledger:
+            return ()
+        return tuple((one, self._ledger.state(one).given.hash) for one in sorted(set(subjects)))
 
 
 def _records(
-    path: pathlib.Path, text: str, optional: tuple[str, ...]
+    path: pathlib.Path, text: str, required: tuple[str, ...], optional: tuple[str, ...]
 ) -> list[tuple[int, dict[str, str]]]:
     """(row number, {column: text}) of every row that is not blank."""
     columns, rows = read_table(path, text)
-    missing = [name for name in REQUIRED if name not in columns]
+    missing = [name for name in required if name not in columns]
     if missing:
         raise UserError(
             f"{path} has no column {', '.join(missing)}: the first row must name the columns "
-            f"{', '.join(REQUIRED)} (and, if known, {', '.join(optional)})."
+            f"{', '.join(required)} (and, if known, {', '.join(optional)})."
         )
     repeated = [name for name in REQUIRED + optional if columns.count(name) > 1]
     if repeated:
@@ -179,7 +269,7 @@ def _records(
 
 
 def _row(
-    fields: dict[str, str], root: pathlib.Path, purpose: str, pairs: bool
+    fields: dict[str, str], root: pathlib.Path, rule: Rule, pairs: bool
 ) -> tuple[Row | None, list[str]]:
     """The row, or None if it names no usable file, and what is wrong with it ("field: what")."""
     wrong = []
@@ -200,11 +290,8 @@ def _row(
         more["device"] = fields.get("device", "").lower()
     if not fields["subject"]:
         wrong.append("subject: empty: give the person a pseudonym")
-    if not consents(fields["consent"], purpose):
-        wrong.append(
-            f"consent: {fields['consent']!r} does not cover purpose {purpose!r}: use 'yes' or "
-            f"{purpose!r} if the person agreed, else delete the row and the image"
-        )
+    refusal = rule.refusal(fields, "the row and the image")
+    wrong += [refusal] if refusal else []
     side = fields.get("side", "").lower() or "unknown"
     if side not in SIDES:
         wrong.append(f"side: {side!r} is none of {', '.join(SIDES)}")
@@ -218,7 +305,7 @@ def _row(
             wrong.append(f"severity: {fields['severity']!r} is no number from 0 to 1")
     if inside is None:
         return None, wrong
-    return Row(inside, fields["subject"], fields["consent"], side, severity, **more), wrong
+    return Row(inside, fields["subject"], fields.get("consent", ""), side, severity, **more), wrong
 
 
 def _inside(

@@ -39,6 +39,7 @@ def config_for(
     coverage: float = 0.5,
     shift: bool = False,
     max_bad_fraction: float = 0.001,
+    ledger: str | os.PathLike = "",
 ) -> base.PhotoConfig:
     """Settings for `uvphoto` whose name changes with all that the records depend on.
 
@@ -50,10 +51,11 @@ def config_for(
       coverage: share of skin, 0..1, that a patch must have.
       shift: move UV photographs that lie up to FARTHEST off; without, they are left out.
       max_bad_fraction: unreadable photographs tolerated before the build stops.
+      ledger: folder of a consent ledger; default: `consent` in the folder, if one is there.
 
     Raises UserError for what `read_manifest` refuses.
     """
-    read = read_manifest(folder_, manifest, purpose, pairs=True)
+    read = read_manifest(folder_, manifest, purpose, pairs=True, ledger=ledger)
     settings = (purpose, patch, coverage, shift, max_bad_fraction, VERSION, folder.VERSION)
     return base.PhotoConfig(
         name=f"{patch}px-{folder.digest(read, settings)}",
@@ -61,6 +63,7 @@ def config_for(
         folder=str(folder_),
         manifest=str(read.path),
         purpose=purpose,
+        ledger=str(ledger),
         patch=patch,
         coverage=coverage,
         shift=shift,
@@ -85,6 +88,7 @@ class Uvphoto(base.PhotoBuilder):
             run.coverage,
             run.shift,
             run.max_bad_fraction,
+            run.ledger,
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
@@ -92,7 +96,9 @@ class Uvphoto(base.PhotoBuilder):
         config = self.builder_config
         if not config or not config.folder:
             raise UserError(f"{self.name} needs a folder of photographs: give its path.")
-        manifest = read_manifest(config.folder, config.manifest, config.purpose, pairs=True)
+        manifest = read_manifest(
+            config.folder, config.manifest, config.purpose, pairs=True, ledger=config.ledger
+        )
         path = pathlib.Path(self.data_path)
         prepared = path / "prepared"  # gone before the build is complete
         prepared.mkdir(parents=True)

@@ -18,6 +18,7 @@ import optax
 
 from jaxface import losses, tours
 from jaxface.data import pipeline
+from jaxface.data.consent import in_folder
 from jaxface.errors import UserError
 from jaxface.metrics import copies, generator, judge, severity
 from jaxface.metrics.dish import reported
@@ -47,6 +48,7 @@ class Config(RunConfig):
     num_subjects: int = 0  # people of a phantom, 0: its own default
     manifest: str = ""  # of a user's folder; "": manifest.csv in it
     purpose: str = "research"  # what the subjects in the manifest must have consented to
+    ledger: str = ""  # folder of a consent ledger, which then decides; "": `consent` in data_dir
     max_bad_fraction: float = 0.001  # unreadable images of a user's folder that are left out
     align: bool = True  # detect, align, adjust color and blur the background of a user's images
     # Networks (SG3 unless said)
@@ -423,6 +425,8 @@ def build(config: Config, start=None) -> System:
         data=config.normals,
         data_dir=config.normals_dir,
         manifest="",
+        # What lies among the photographs of people with a cleft says nothing of other people.
+        ledger="" if config.ledger == in_folder(config.data_dir) else config.ledger,
         num_subjects=config.normals_people,
         split="train",
     )

@@ -24,6 +24,7 @@ class Run(RunConfig):
     data: str = "edema_folder"
     manifest: str = ""
     purpose: str = "research"
+    ledger: str = ""
     side: int = SIDE
     frames: int = 2
     max_bad_fraction: float = 0.001

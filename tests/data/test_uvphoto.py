@@ -30,6 +30,7 @@ class Run(RunConfig):
     data: str = "uvphoto"
     manifest: str = ""
     purpose: str = "research"
+    ledger: str = ""
     patch: int = 64
     coverage: float = 0.5
     shift: bool = False
