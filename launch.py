@@ -5,6 +5,9 @@
 --workdir=DIR              where the run's files go (default runs/NAME-SCALE); a run found there
                            is continued
 --data_dir=DIR             your folder of photographs, for data sets that read one
+--purpose=CODE             what the people must have consented to: a code of the Data Use Ontology
+                           (HMB, "GRU NPU") or a word of the manifest's (default research)
+--ledger=DIR               the consent ledger that says so (default DATA_DIR/consent, if it is there)
 --init_from=FILE           start from the networks of a workdir, a checkpoint, a pack, an export, a
                            StyleGAN3 snapshot or a shipped base (its name); "none": random weights
 --config.FIELD=VALUE       change any field of the config
@@ -61,6 +64,8 @@ def define_flags():
         "mode": ("train", ", ".join(MODES)),
         "workdir": (None, "folder of the run"),
         "data_dir": ("", "a user's folder of photographs"),
+        "purpose": (None, "what the people must have consented to"),
+        "ledger": (None, "folder of a consent ledger"),
         "init_from": (None, "workdir, checkpoint, .npz, shipped base, or none"),
         "images": ("", "folder of pictures to evaluate"),
         "show": ("", "what to sample instead of single pictures"),
@@ -188,6 +193,7 @@ def main(argv: list[str], preemption: Preemption) -> int:
     with preemption.phase("import"):
         module = importlib.import_module(f"experiments.{name}")
         from jaxface import cache, parallel, start, train
+        from jaxface.data.consent import in_folder
         from jaxface.system import Asked
         from jaxface.workdir import Workdir
 
@@ -199,6 +205,13 @@ def main(argv: list[str], preemption: Preemption) -> int:
 
     if args.data_dir:
         config.data_dir = args.data_dir
+    for field in ("purpose", "ledger"):
+        if getattr(args, field) is not None:
+            if not hasattr(config, field):
+                raise UserError(f"--{field} has no meaning with --experiment={name}: leave it out.")
+            setattr(config, field, getattr(args, field))
+    if getattr(config, "ledger", None) == "":
+        config.ledger = in_folder(config.data_dir)  # so that config.json and lineage.json name it
     if args.init_from is not None:
         config.init_from = "" if args.init_from == "none" else args.init_from
     if not config.build_dir:
