@@ -11,6 +11,7 @@
 --init_from=FILE           start from the networks of a workdir, a checkpoint, a pack, an export, a
                            StyleGAN3 snapshot or a shipped base (its name); "none": random weights
 --config.FIELD=VALUE       change any field of the config
+--allow_withdrawn          use a checkpoint that owes to people who have withdrawn; it is recorded
 --dry_run                  print what would be run, read and written, and stop
 --num=N, --seed=S          for --mode=sample: how many pictures (64), of which seed (0)
 --images=DIR               for --mode=evaluate: judge these pictures instead of a checkpoint
@@ -76,6 +77,8 @@ def define_flags():
     for name, (default, text) in texts.items():
         flags.DEFINE_string(name, default, text, flag_values=values)
     flags.DEFINE_bool("dry_run", False, "print what would be run and stop", flag_values=values)
+    text = "use checkpoints that owe to people who have withdrawn"
+    flags.DEFINE_bool("allow_withdrawn", False, text, flag_values=values)
     flags.DEFINE_integer("num", None, "pictures to sample", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", 0, "seed of --mode=sample", flag_values=values)
     flags.DEFINE_integer("process_id", None, "number of this process", flag_values=values)
@@ -192,7 +195,7 @@ def main(argv: list[str], preemption: Preemption) -> int:
 
     with preemption.phase("import"):
         module = importlib.import_module(f"experiments.{name}")
-        from jaxface import cache, parallel, start, train
+        from jaxface import cache, lineage, parallel, start, terminal, train
         from jaxface.data.consent import in_folder
         from jaxface.system import Asked
         from jaxface.workdir import Workdir
@@ -224,9 +227,11 @@ def main(argv: list[str], preemption: Preemption) -> int:
         "title": experiments()[name],
         "command": " ".join(["python", *argv]),
     }
-    networks, about["start"] = start.read(config.init_from)
+    ledger = getattr(config, "ledger", "")
+    gate = lineage.Gate(ledger, args.allow_withdrawn, terminal.say)
+    networks, about["start"] = start.read(config.init_from, gate=gate)
     system = module.build(config, networks)
-    workdir = Workdir(workdir_path, writes=jax.process_index() == 0)
+    workdir = Workdir(workdir_path, writes=jax.process_index() == 0, gate=gate)
     if args.dry_run:
         return train.dry_run(system, config, workdir)
     if args.mode == "evaluate":

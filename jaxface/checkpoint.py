@@ -2,6 +2,7 @@
 
 directory/<step>/state, meta     what Orbax writes
 directory/<step>/manifest.json   sha256, shape and dtype of every leaf, sha256 and size of every file
+directory/<step>.withdrawn.json  who withdrew after it learned from them (`lineage`): it is not given out
 directory/<step>.damaged         a step that did not verify, kept for whoever wants to know why
 directory/<step>.saving          a save that did not end; the next restore sweeps it
 directory/.lock                  held by the process that writes
@@ -28,7 +29,7 @@ import orbax.checkpoint as ocp
 from clu import asynclib
 from jax.experimental import multihost_utils
 
-from jaxface import parallel
+from jaxface import lineage, parallel
 from jaxface.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -50,6 +51,8 @@ class Checkpoints:
       keep: how many of the newest steps stay.
       log: called with one line whenever a step is set aside, swept or removed for want of space;
         the same lines are kept in `warnings`.
+      gate: called with (folder of the step, its digest, its meta) before anything is given out; raises
+        UserError where that must not be. By default one that allows nothing.
 
     Attributes:
       failure: why the newest finished save failed, None if it did not. Waits for nothing.
@@ -60,12 +63,14 @@ class Checkpoints:
         directory: str | os.PathLike,
         keep: int = 3,
         log: Callable[[str], None] = lambda line: None,
+        gate: Callable[[pathlib.Path, str, dict], None] | None = None,
     ):
         self.directory = pathlib.Path(directory).absolute()
         self.keep = max(1, keep)
         self.failure: str | None = None
         self.warnings: list[str] = []
         self._log = log
+        self._gate = gate or lineage.Gate()
         self._pool = asynclib.Pool("checkpoint", max_workers=1)
         self._pending = None
         self._lock = threading.Lock()  # the main thread and the one that answers SIGTERM both save
@@ -162,7 +167,8 @@ class Checkpoints:
         is tried. All processes of a run call this and get the step that process 0 found.
 
         Raises:
-          UserError: names, shapes or dtypes differ from `like`; all of them are listed.
+          UserError: names, shapes or dtypes differ from `like`; all of them are listed. Or the newest one
+            owes to a person who has withdrawn: no older one is taken in its place.
         """
         if jax.process_count() == 1:
             return self._restore_newest(like)
@@ -191,9 +197,12 @@ class Checkpoints:
         self._sweep()
         for step in reversed(self._numbered()):
             try:
-                return *_restore(self._path(step), like), step
+                state, meta = _restore(self._path(step), like)
             except Damaged as damage:
                 self._set_aside(self._path(step), damage)
+            else:
+                self._gate(self._path(step), self.digest(step), meta)
+                return state, meta, step
         return None
 
     def load(self, path: str | os.PathLike) -> tuple[dict, dict]:
@@ -203,7 +212,7 @@ class Checkpoints:
         Changes nothing on disk.
 
         Raises:
-          UserError: there is no checkpoint at `path` or none that verifies.
+          UserError: there is no checkpoint at `path` or none that verifies, or the gate refuses it.
         """
         path = pathlib.Path(path).absolute()
         if (path / MANIFEST).exists() or path.name.isdigit():
@@ -215,10 +224,12 @@ class Checkpoints:
             try:
                 manifest = _verify(candidate)
                 arrays, meta = _read(candidate, manifest)
-                return _nested(arrays), meta
             except Damaged as damage:
                 self._say(f"Checkpoint {candidate} is damaged: {damage}.")
                 reason = f"its newest checkpoint {candidate.name} is damaged: {damage}"
+            else:
+                self._gate(candidate, manifest["sha256"], meta)
+                return _nested(arrays), meta
         if not candidates:
             reason = "give a workdir, its checkpoints folder or one step of it"
         raise UserError(f"{path} holds no good checkpoint: {reason}.")
@@ -443,6 +454,17 @@ def _is_committed(path: pathlib.Path) -> bool:
         return bool(_read_manifest(path))
     except Damaged:
         return False
+
+
+def read_meta(path: pathlib.Path) -> tuple[str, dict]:
+    """(digest, meta) of a step's folder without its arrays, which are not looked at.
+
+    Raises Damaged where manifest or meta is not what was saved.
+    """
+    manifest, name = _read_manifest(path), "meta/metadata"
+    if _file(path / name) != manifest["files"].get(name):
+        raise Damaged(f"{name} differs from its sha256")
+    return manifest["sha256"], json.loads((path / name).read_text(encoding="utf-8"))
 
 
 def _verify(path: pathlib.Path) -> dict:

@@ -1,7 +1,9 @@
 """Networks to start from: a workdir, a checkpoint, a packed .npz, an export (.safetensors), a snapshot
 of NVIDIA's StyleGAN3 (.pkl), or a base shipped with jaxface. What a file is, its content says.
 
-python -m jaxface.start WORKDIR FILE.npz      packs a run's newest networks, float16
+python -m jaxface.start WORKDIR FILE.npz [--allow_withdrawn]     packs a run's newest networks, float16
+
+A pack is passed on: it says which checkpoint it is of, of how many people, and of nobody in particular.
 """
 
 import dataclasses
@@ -15,7 +17,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from jaxface import assets, weights
+from jaxface import assets, lineage, weights
 from jaxface.checkpoint import Checkpoints
 from jaxface.errors import UserError, nearest
 from jaxface.models import stylegan3
@@ -32,7 +34,14 @@ KEPT_TRANSLATOR = (
     "model_state/generator",
 )  # the same, without averaged networks
 
-PLACES = ("data_dir", "build_dir", "manifest", "normals_dir", "init_from")  # fields that hold paths
+PLACES = (
+    "data_dir",
+    "build_dir",
+    "manifest",
+    "normals_dir",
+    "init_from",
+    "ledger",
+)  # fields that hold paths
 
 # What a snapshot may say of its generator that no config can: it has to be the published value.
 FIXED = ("num_critical", "first_cutoff", "first_stopband", "last_stopband_rel", "output_scale")
@@ -40,14 +49,20 @@ FIXED += ("filter_size", "lrelu_upsampling")
 KINDS = {kinds.NPZ: "packed networks", kinds.SAFETENSORS: "export"}  # as a lineage names them
 
 
-def read(name: str, say: Callable[[str], None] = print) -> tuple[dict | None, dict | None]:
+def read(
+    name: str, say: Callable[[str], None] = print, gate: lineage.Gate | None = None
+) -> tuple[dict | None, dict | None]:
     """Returns (tree of numpy arrays, what it is) for --init_from=`name`; (None, None) for "".
+
+    What it is has, for networks of ours, "ancestors": the checkpoints they come from (`lineage.ancestry`).
 
     Args:
       say: called with a line on what was mapped and what was not.
+      gate: what is read passes it; by default one that allows nothing.
 
     Raises:
-      UserError: no such file or base, or one that is damaged, unsafe or holds no networks.
+      UserError: no such file or base, or one that is damaged, unsafe or holds no networks, or owes to a
+        person who has withdrawn.
     """
     if not name:
         return None, None
@@ -60,9 +75,12 @@ def read(name: str, say: Callable[[str], None] = print) -> tuple[dict | None, di
             f"--init_from={name} is neither a file, a workdir nor a shipped base.{nearest(name, shipped)}"
         )
     left: list[str] = []
+    gate = gate or lineage.Gate()
     if path.is_dir():
-        tree, meta = Checkpoints(path, log=lambda _: None).load(path)
+        tree, meta = Checkpoints(path, log=lambda _: None, gate=gate).load(path)
         about = {"kind": "checkpoint", "path": name, "run": meta.get("run")}
+        step = (meta.get("data") or {}).get("step")
+        about["ancestors"] = lineage.ancestry(meta.get("lineage"), gate.digest, step)
     else:
         kind = kinds.kind_of(path)
         about = {"kind": KINDS.get(kind, kind), "path": name, "sha256": _sha256(path)}
@@ -76,7 +94,8 @@ def read(name: str, say: Callable[[str], None] = print) -> tuple[dict | None, di
             tree, more = _nested(arrays), _known(more)
         else:
             raise _unfit(name, path, kind)
-        about |= more
+        about |= _inherited(more)
+        gate(path, about["sha256"], about)
     if not _has_networks(tree):
         raise UserError(
             f"--init_from={name} holds no generator and discriminator of this project, and no encoder."
@@ -92,7 +111,24 @@ def read(name: str, say: Callable[[str], None] = print) -> tuple[dict | None, di
 
 def _known(meta: dict) -> dict:
     """What a file of ours says of itself, and nothing else that it may say."""
-    return {key: meta[key] for key in ("run", "step", "config") if key in meta}
+    return {
+        key: meta[key]
+        for key in ("run", "step", "config", "lineage", "checkpoint_sha256")
+        if key in meta
+    }
+
+
+def _inherited(meta: dict) -> dict:
+    """`_known` with the ancestors in place of the lineage and digest that a pack or an export gives."""
+    meta = dict(meta)
+    told, digest = meta.pop("lineage", None), meta.pop("checkpoint_sha256", "")
+    if not digest:
+        return meta
+    try:  # an export's description holds texts alone
+        told = json.loads(told) if isinstance(told, str) else told
+        return meta | {"ancestors": lineage.ancestry(lineage.summary(told or {}), str(digest))}
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        raise UserError("--init_from: what the file says of its lineage cannot be read.") from None
 
 
 def _has_networks(tree: dict) -> bool:
@@ -227,9 +263,18 @@ def _nested(flat: dict[str, np.ndarray]) -> dict:
         return {}
 
 
-def pack(workdir: str, file: str) -> int:
-    """Writes the networks of a run that another can start from, as float16. Returns the size in bytes."""
-    tree, meta = Checkpoints(pathlib.Path(workdir), log=print).load(pathlib.Path(workdir))
+def pack(workdir: str, file: str, allow_withdrawn: bool = False) -> int:
+    """Writes the networks of a run that another can start from, as float16. Returns the size in bytes.
+
+    Raises UserError for a run that owes to a person who has withdrawn, unless that is allowed.
+    """
+    path, gate = pathlib.Path(workdir), lineage.Gate(allow=allow_withdrawn, say=print)
+    tree, meta = Checkpoints(path, log=print, gate=gate).load(path)
+    if path.name.isdigit() and not (path / "checkpoints").is_dir():
+        path = path.parent
+    lineage.keep_list(
+        path.parent if path.name == "checkpoints" else path, gate.lineage, gate.digest
+    )
     flat = flax.traverse_util.flatten_dict(tree, sep="/")
     arrays = {
         name: value.astype(np.float16) if value.dtype == np.float32 and value.ndim > 1 else value
@@ -242,6 +287,8 @@ def pack(workdir: str, file: str) -> int:
         "run": {name: run[name] for name in ("experiment", "scale", "title") if name in run},
         "step": int(flat["step"]),
         "config": {name: value for name, value in config.items() if name not in PLACES},
+        "checkpoint_sha256": gate.digest,
+        "lineage": lineage.summary(gate.lineage or {}),
     }
     np.savez_compressed(file, __meta__=np.array(json.dumps(about)), **arrays)
     return pathlib.Path(file).stat().st_size
@@ -261,10 +308,11 @@ def unpack(path: pathlib.Path) -> tuple[dict, dict]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    names = [word for word in sys.argv[1:] if word != "--allow_withdrawn"]
+    if len(names) != 2 or names[0].startswith("-"):
         sys.exit(__doc__)
     try:
-        print(f"{sys.argv[2]}: {pack(*sys.argv[1:]) / 1e6:.2f} MB")
+        print(f"{names[1]}: {pack(*names, '--allow_withdrawn' in sys.argv) / 1e6:.2f} MB")
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)

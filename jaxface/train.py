@@ -19,7 +19,7 @@ from clu import parameter_overview
 from PIL import Image
 
 from jaxface import export as files
-from jaxface import parallel
+from jaxface import lineage, parallel
 from jaxface.checkpoint import Checkpoints, check_space, estimate_bytes
 from jaxface.errors import UserError, nearest
 from jaxface.preemption import STOPPED
@@ -27,7 +27,7 @@ from jaxface.reports import readings, report
 from jaxface.reports.grid import make_grid
 from jaxface.system import Asked, Figure, Film, Record, Result, RunConfig, System
 from jaxface.terminal import Progress, say
-from jaxface.workdir import Workdir, as_dict, write_json
+from jaxface.workdir import Workdir, as_dict
 
 GRID = 64  # pictures of a progress grid
 KINDS = {  # that are read
@@ -52,6 +52,10 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
       Diverged: more than config.max_skipped updates in a row were skipped.
     """
     parallel.check_batch(config.batch, config.accumulate)
+    # Who the parent has learned from is for the checkpoints alone; `about` goes into many files.
+    parent = dict(about.get("start") or {})
+    ancestors = parent.pop("ancestors", ())
+    about = about | ({"start": parent} if parent else {})
     workdir.prepare(as_dict(config), about)
     mesh = parallel.make_mesh()
     key = jax.random.key(config.seed)
@@ -66,7 +70,9 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
     # State: newest good checkpoint, else fresh, else fresh with the networks of --init_from.
     with preemption.phase("start"), workdir.clock("start"):
         shapes = jax.eval_shape(system.init, key)
-        checkpoints = Checkpoints(workdir.path / "checkpoints", keep=config.keep, log=say)
+        checkpoints = Checkpoints(
+            workdir.path / "checkpoints", keep=config.keep, log=say, gate=workdir.gate
+        )
         check_space(workdir.path, (config.keep + 1) * estimate_bytes(shapes))
         restored = checkpoints.restore(shapes)
         if restored is None:
@@ -77,6 +83,9 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
         start = int(state.step)
         state = parallel.place_state(state, mesh, config.compile)
         metrics_log = workdir.open_metrics(after_step=start)
+        origin = lineage.Lineage(
+            config, system.consumed, restored and restored[1].get("lineage"), ancestors
+        )
         write_lineage(workdir, config, restored, about)
     steps = num_steps(system, config)
     if restored is not None:
@@ -85,6 +94,10 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
     def save(step, state, wait=False):
         with preemption.phase("save"), workdir.clock("save", step):
             meta = {"config": as_dict(config), "data": {"step": step}, "run": about}
+            if workdir.writes:  # nobody else saves
+                meta["lineage"] = origin.at(step)
+                now = lineage.summary(meta["lineage"]) | {"step": step}
+                workdir.note_lineage(now=now)
             checkpoints.save(step, state, meta, wait=wait)
 
     def sample(step, state):
@@ -323,6 +336,8 @@ def export(system: System, config: RunConfig, workdir: Workdir) -> int:
         raise UserError("--mode=export: this system has nothing to export.")
     state, digest = newest(system, config, workdir)
     about = provenance(config, int(state.step)) | {"checkpoint_sha256": digest}
+    lineage.keep_list(workdir.path, workdir.gate.lineage, digest)
+    about["lineage"] = json.dumps(lineage.summary(workdir.gate.lineage or {}))
     files.write(workdir.path / "export", system.export(state), about, say)
     return 0
 
@@ -335,10 +350,14 @@ def num_steps(system: System, config: RunConfig) -> int:
 def newest(system: System, config: RunConfig, workdir: Workdir):
     """The newest good state of a workdir, on the host, and the sha256 of its checkpoint."""
     shapes = jax.eval_shape(system.init, jax.random.key(config.seed))
-    checkpoints = Checkpoints(workdir.path / "checkpoints", keep=config.keep, log=say)
+    checkpoints = Checkpoints(
+        workdir.path / "checkpoints", keep=config.keep, log=say, gate=workdir.gate
+    )
     restored = checkpoints.restore(shapes)
     if restored is None:
         raise UserError(f"--workdir={workdir.path} has no checkpoint to read: train it first.")
+    if workdir.gate.allowed:
+        workdir.note_lineage()
     return parallel.to_host(restored[0]), checkpoints.digest(restored[2])
 
 
@@ -440,12 +459,8 @@ def provenance(config: RunConfig, step: int) -> dict[str, str]:
 
 def write_lineage(workdir: Workdir, config: RunConfig, restored, about: dict) -> None:
     """Adds this start to lineage.json: what was read, with which versions, from which parent."""
-    if not workdir.writes:
-        return
-    file = workdir.path / "lineage.json"
-    starts = json.loads(file.read_text())["starts"] if file.exists() else []
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
-    starts.append(
+    workdir.note_lineage(
         {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "from_step": 0 if restored is None else int(restored[0].step),
@@ -459,4 +474,3 @@ def write_lineage(workdir: Workdir, config: RunConfig, restored, about: dict) ->
             "processes": jax.process_count(),
         }
     )
-    write_json(file, {"starts": starts})

@@ -5,7 +5,8 @@ metrics.jsonl   one line a record: step, name, value; equal for equal runs, resu
 timing.jsonl    one line an activity: what the wall time went to, over all resumptions
 events.*        the same scalars and grids for TensorBoard
 results.json    the numbers the run ends with
-lineage.json    data, parent checkpoint and versions that made it
+lineage.json    data, parent checkpoint and versions that made it; how many people, no list of them
+passed_on/      whose data the checkpoints owe to that were packed or exported (`lineage`)
 checkpoints/ samples/ report.html
 readings/ readings.csv readings.html    of a user's own photographs, where asked for
 """
@@ -16,11 +17,13 @@ import json
 import math
 import os
 import pathlib
+import threading
 import time
 from collections.abc import Mapping
 
 import numpy as np
 
+from jaxface import lineage
 from jaxface.errors import UserError
 from jaxface.reports import readings
 from jaxface.reports.grid import save_film, save_grid
@@ -29,7 +32,7 @@ from jaxface.system import Figure, Film, Result
 # Fields that may differ when a run is continued: how long, how often, where things lie.
 MAY_CHANGE = {
     "kimg", "steps", "log_every", "sample_every", "eval_every", "save_every", "keep", "max_skipped",
-    "compile", "data_dir", "build_dir", "eval_images", "truncation", "truncation_cutoff",
+    "compile", "data_dir", "build_dir", "ledger", "eval_images", "truncation", "truncation_cutoff",
     "normals", "normals_dir", "normals_people", "inception",
 }  # fmt: skip
 
@@ -48,9 +51,13 @@ def write_json(path: pathlib.Path, content) -> None:
 class Workdir:
     """Reads and writes the files of one run; only the first process of a pod writes."""
 
-    def __init__(self, path: str | pathlib.Path, writes: bool = True):
+    def __init__(
+        self, path: str | pathlib.Path, writes: bool = True, gate: lineage.Gate | None = None
+    ):
         self.path = pathlib.Path(path)
         self.writes = writes
+        self.gate = gate or lineage.Gate()  # that its checkpoints pass
+        self._lock = threading.Lock()  # the main thread and the one that answers SIGTERM both note
 
     def prepare(self, config: dict, about: dict) -> None:
         """Makes the folder, or checks that it belongs to a run of the same config.
@@ -100,6 +107,24 @@ class Workdir:
     def open_metrics(self, after_step: int) -> "Metrics":
         """Metrics of a run resumed after `after_step` steps; later records are dropped first."""
         return Metrics(self, after_step)
+
+    # ---- where it comes from ----
+
+    def note_lineage(self, start: dict | None = None, now: dict | None = None) -> None:
+        """Writes to lineage.json what a run was started with, what its newest checkpoint owes to, and what
+        the gate has let through in spite of a withdrawal.
+        """
+        if not self.writes:
+            return
+        file = self.path / "lineage.json"
+        with self._lock:
+            content = json.loads(file.read_text()) if file.exists() else {}
+            content.setdefault("starts", []).extend([start] if start else [])
+            if now:
+                content["now"] = now
+            allowed = content.get("allowed", [])
+            allowed += [one for one in self.gate.allowed if one not in allowed]
+            write_json(file, content | ({"allowed": allowed} if allowed else {}))
 
     # ---- results and pictures ----
 

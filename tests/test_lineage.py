@@ -1,0 +1,226 @@
+"""Whose data a checkpoint owes to, against the order that training has really drawn."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from jaxface import lineage, patients, start, train
+from jaxface.checkpoint import Checkpoints, read_meta
+from jaxface.data import pipeline
+from jaxface.errors import UserError
+from jaxface.systems import edema
+from jaxface.workdir import Workdir
+from tests import study
+from tests.clinic import Clinic
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with photographs, a ledger, a run and one that started from the run's second checkpoint."""
+    folder = tmp_path_factory.mktemp("study")
+    study.photograph(folder / "photographs")
+    study.consent(folder / "ledger", folder / "keys")
+    config = study.Config(data_dir=str(folder / "photographs"), ledger=str(folder / "ledger"))
+    study.run(folder / "run", config)
+    child = dataclasses.replace(
+        config, seed=1, steps=1, init_from=str(folder / "run/checkpoints/2")
+    )
+    study.run(folder / "child", child)
+    return folder, config, child
+
+
+def told(step_folder) -> dict:
+    return read_meta(step_folder)[1]["lineage"]
+
+
+def as_aliases(people: dict) -> dict:
+    return {lineage.alias(person): sorted(images) for person, images in people.items()}
+
+
+def test_every_checkpoint_names_those_it_has_drawn(place):
+    folder, config, child = place
+    sizes = []
+    for step in (1, 2, 3, 4):
+        found = told(folder / f"run/checkpoints/{step}")
+        truth = as_aliases(study.drawn(config, folder / "run/data", step))
+        assert found["consumed"] == truth
+        assert (found["people"], found["images"]) == (len(truth), 8 * step)
+        assert found["root"] == lineage.root(truth)
+        assert found["ledger"] == lineage.Ledger.open(folder / "ledger").head
+        assert (found["data"], found["purpose"]) == ("face_folder", "research")
+        assert found["ancestors"] == []
+        sizes.append(len(truth))
+    assert sizes[0] < sizes[-1]  # else nothing above says when somebody came in
+
+
+def test_a_transfer_carries_its_ancestors_people(place):
+    folder, config, child = place
+    found, parent = told(folder / "child/checkpoints/1"), told(folder / "run/checkpoints/2")
+    assert found["consumed"] == as_aliases(study.drawn(child, folder / "child/data", 1))
+    (ancestor,) = found["ancestors"]
+    assert ancestor["checkpoint"] == read_meta(folder / "run/checkpoints/2")[0]
+    assert ancestor["consumed"] == parent["consumed"] and ancestor["step"] == 2
+    only_there = parent["consumed"].keys() - found["consumed"].keys()
+    assert lineage.owes_to(found, only_there.pop()) == "transfer"
+    assert lineage.owes_to(found, next(iter(found["consumed"]))) == "direct"
+    assert lineage.owes_to(found, lineage.alias("somebody else")) == ""
+
+
+def test_the_workdir_tells_counts_and_nobody(place):
+    folder, _, _ = place
+    for name in ("run", "child"):
+        for file in ("lineage.json", "config.json", "report.html"):
+            text = (folder / name / file).read_text()
+            assert not [p for p in study.PEOPLE if p in text or lineage.alias(p) in text], file
+    now = json.loads((folder / "child/lineage.json").read_text())["now"]
+    full = told(folder / "child/checkpoints/1")
+    assert now == lineage.summary(full) | {"step": 1}
+    assert now["ancestors"][0]["people"] == len(full["ancestors"][0]["consumed"])
+
+
+def test_a_resumed_run_tells_the_same(place, tmp_path):
+    folder, config, _ = place
+    config = dataclasses.replace(config, build_dir=str(folder / "run/data"))
+    study.run(tmp_path / "run", dataclasses.replace(config, steps=2))
+    study.run(tmp_path / "run", config)
+    for step in (2, 3, 4):
+        resumed = told(tmp_path / f"run/checkpoints/{step}")
+        assert resumed == told(folder / f"run/checkpoints/{step}")
+
+
+def test_who_went_in_stays_named_when_the_data_change():
+    config = study.Config()
+    before = {"consumed": {lineage.alias("gone"): ["a"]}, "ancestors": [{"checkpoint": "b"}]}
+    found = lineage.Lineage(config, lambda step: {("here", "c"), ("weighed", "")}, before).at(3)
+    assert found["consumed"] == {
+        lineage.alias("gone"): ["a"],
+        lineage.alias("here"): ["c"],
+        lineage.alias("weighed"): [],
+    }
+    assert found["ancestors"] == before["ancestors"] and found["ledger"] == ""
+    assert (found["people"], found["images"]) == (3, 2)
+
+
+def test_the_root_depends_on_everybody_and_on_no_order():
+    consumed = {"p": ["1", "2"], "q": []}
+    assert lineage.root(consumed) == lineage.root({"q": [], "p": ["2", "1"]})
+    for other in ({"p": ["1", "2"]}, {"p": ["1"], "q": []}, {"p": ["1"], "q": ["2"]}):
+        assert lineage.root(other) != lineage.root(consumed)
+
+
+def test_packs_name_the_checkpoint_and_nobody(place, tmp_path):
+    folder, config, _ = place
+    start.pack(str(folder / "run"), str(tmp_path / "pack.npz"))
+    digest, meta = read_meta(folder / "run/checkpoints/4")
+    with np.load(tmp_path / "pack.npz") as arrays:
+        text = str(arrays["__meta__"])
+    assert digest in text and meta["lineage"]["root"] in text
+    assert not [p for p in study.PEOPLE if p in text or lineage.alias(p) in text]
+    assert str(folder) not in text
+    _, about = start.read(str(tmp_path / "pack.npz"), lambda line: None)
+    (ancestor,) = about["ancestors"]
+    assert ancestor["checkpoint"] == digest and ancestor["consumed"] is None
+    assert ancestor["people"] == meta["lineage"]["people"]
+    kept = json.loads((folder / "run/passed_on" / f"{digest}.json").read_text())
+    assert kept[0]["consumed"] == meta["lineage"]["consumed"]
+
+
+def test_withdrawn_people_close_a_copied_checkpoint_by_the_ledger(place, tmp_path, capsys):
+    folder, config, child = place
+    ledger = study.consent(tmp_path / "ledger", tmp_path / "keys")
+    workdir = Workdir(folder / "run", gate=lineage.Gate(str(tmp_path / "ledger")))
+    system = study.build(dataclasses.replace(config, build_dir=str(folder / "run/data")))
+    state, _ = train.newest(system, config, workdir)
+    assert int(state.step) == 4
+    own = study.drawn(config, folder / "run/data", 2)
+    person = next(p for p in own if p not in study.drawn(child, folder / "child/data", 1))
+    ledger.withdraw(person)
+    day = ledger.state(person).newest.time[:10]
+    for name in ("run", "child"):
+        gate = lineage.Gate(str(tmp_path / "ledger"))
+        with pytest.raises(UserError) as refused:
+            train.newest(system, config, Workdir(folder / name, gate=gate))
+        message = str(refused.value)
+        assert "study:tiny" in message and "1 person" in message and day in message
+        assert "python launch.py --experiment=study" in message and "--allow_withdrawn" in message
+        with pytest.raises(UserError, match="1 person"):
+            start.read(
+                str(folder / name), lambda line: None, lineage.Gate(str(tmp_path / "ledger"))
+            )
+    said = []
+    gate = lineage.Gate(str(tmp_path / "ledger"), allow=True, say=said.append)
+    workdir = Workdir(folder / "run", gate=gate)
+    train.newest(system, config, workdir)
+    assert len(said) == 1 and "--allow_withdrawn" in said[0]
+    (allowed,) = json.loads((folder / "run/lineage.json").read_text())["allowed"]
+    assert allowed["people"] == 1 and allowed["withdrawn_on"] == day
+    assert allowed["checkpoint"] == read_meta(folder / "run/checkpoints/4")[0]
+    # Who has not learned from the person is open as before, and so is everything to a ledger of others.
+    if person not in study.drawn(config, folder / "run/data", 1):
+        Checkpoints(folder, gate=lineage.Gate(str(tmp_path / "ledger"))).load(
+            folder / "run/checkpoints/1"
+        )
+    train.newest(system, config, Workdir(folder / "run", gate=lineage.Gate(str(folder / "ledger"))))
+
+
+def test_a_tombstone_holds_for_its_content_alone(place, tmp_path):
+    path = tmp_path / "7"
+    stone = lineage.tombstone(path)
+    assert stone.name == "7.withdrawn.json" and lineage.withdrawals(path, "aa") == {}
+    people = [{"person": "p", "on": "2026-01-02"}]
+    stone.write_text(json.dumps({"digest": "aa", "withdrawn": people}))
+    assert lineage.withdrawals(path, "aa") == {"p": "2026-01-02"}
+    assert lineage.withdrawals(path, "bb") == {}
+    stone.write_text(stone.read_text()[:-9])
+    with pytest.raises(UserError, match=r"7\.withdrawn\.json"):
+        lineage.withdrawals(path, "aa")
+
+
+def test_drawn_goes_on_goes_back_and_ends():
+    asked = []
+
+    def records(step):
+        asked.append(step)
+        return {step, step + 1}
+
+    drawn = pipeline.Drawn(records, lambda n: [(f"p{n // 2}", f"image {n}")], most=4)
+    assert drawn(0) == set() and not asked
+    assert drawn(1) == {("p0", "image 0"), ("p0", "image 1")}
+    assert len(drawn(2)) == 3 and asked == [0, 1]
+    assert len(drawn(100)) == 4 == len(drawn(1000)) and asked == [0, 1, 2]
+    assert len(drawn(1)) == 2
+
+
+@pytest.fixture
+def clinic():
+    config = edema.Config(
+        data="none", side=4, frames=3, folds=3, fold=0, batch=8, steps=4, head_steps=2, together=2
+    )
+    return Clinic(config)
+
+
+def test_pairs_of_frames_are_told_as_they_are_drawn(clinic):
+    batches = patients.PairBatches(clinic, clinic.learned_from, 5, 0, 0, 1)
+    told_ = patients.PairBatches(clinic, clinic.learned_from, 5, 0, 0, 1)
+    for step in range(4):
+        assert told_.drawn(step) == set(next(batches)["index"].ravel().tolist())
+    clinic.who = lambda row: [(str(clinic.table.subject[row]), str(row))]
+    consumed = patients.pairs_consumed(clinic)
+    weighed = {(str(s), "") for s in clinic.table.subject[clinic.learned_from]}
+    assert consumed(0) == set() and weighed < consumed(1) < consumed(3)
+    assert not {s for s, _ in consumed(50)} & set(clinic.targets)
+
+
+def test_frames_of_models_of_patients_are_told_as_they_are_drawn(clinic):
+    jobs = patients.plan(clinic.targets, 2, ("1", "all"), 0)
+    config = clinic.config
+    batches = patients.JobBatches(clinic, jobs, config, 1.0, 0, 0, 1)
+    clinic.who = lambda row: [(str(clinic.table.subject[row]), str(row))]
+    consumed, seen = patients.jobs_consumed(clinic, jobs, config), set()
+    weighed = {(str(s), "") for s in clinic.table.subject[clinic.learned_from]}
+    for step in range(1, -(-len(jobs) // 2) * config.num_steps + 1):
+        seen |= set(next(batches)["index"].ravel().tolist())
+        assert consumed(step) - weighed == {(str(clinic.table.subject[i]), str(i)) for i in seen}
+        assert weighed <= consumed(step)
