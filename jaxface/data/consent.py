@@ -11,13 +11,25 @@ see `duo`. A consent holds to the end of the day (UTC) on which it expires. Who 
 
 No name of a person is ever on the ledger: subjects are pseudonyms, best the random agreement numbers that
 `draw_number` makes (as in the study on headshots: Aoto et al., Sci Rep 12:3730, 2022).
+
+  python -m jaxface.data.consent init DIR
+  python -m jaxface.data.consent add DIR --new=1 --purpose="HMB NPU" [--expires=DAY] [--method=online]
+  python -m jaxface.data.consent add DIR SUBJECT ... --purpose=GRU
+  python -m jaxface.data.consent add DIR SUBJECT ... --kind=reconfirmed [--expires=DAY]
+  python -m jaxface.data.consent withdraw DIR SUBJECT
+  python -m jaxface.data.consent verify DIR [--head=NUMBER:HASH or RECEIPT.json] ...
+  python -m jaxface.data.consent receipt DIR SUBJECT [--output=FOLDER] [--language=en]
+  python -m jaxface.data.consent list DIR [--purpose=HMB]
 """
 
+import argparse
 import datetime
+import json
 import os
 import pathlib
 import re
 import secrets
+import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -127,6 +139,11 @@ class Ledger:
         return cls(folder, keys)
 
     # ---- reading ----
+
+    @property
+    def private_path(self) -> pathlib.Path:
+        """Where the private key is, if it is here."""
+        return self._chain.private_path
 
     @property
     def head(self) -> str:
@@ -381,3 +398,177 @@ def _expiry(expires: str | datetime.date) -> str:
     if isinstance(expires, datetime.date):
         return _day(expires).isoformat()
     return duo.day(expires, "expires").isoformat()
+
+
+# ---- command ------------------------------------------------------------------------------------
+
+
+def _init(options: argparse.Namespace) -> None:
+    from jaxface.data import receipts
+
+    folder = pathlib.Path(options.folder)
+    if chain.exists(folder):
+        raise UserError(f"{folder} holds a ledger already: add to it, or name another folder.")
+    ledger = Ledger.open(folder, create=True, keys=options.keys)
+    study = receipts.write_study(folder)
+    print(
+        f"{folder}: an empty ledger. Its private key is {ledger.private_path}: keep a copy of it in "
+        "a safe place, and never with the data; without it nothing can be recorded.\n"
+        f"Fill in {study}: receipts tell what it says."
+    )
+
+
+def _add(options: argparse.Namespace) -> None:
+    ledger = Ledger.open(options.folder, keys=options.keys)
+    subjects, more = list(options.subject), {"method": options.method}
+    if options.kind != "given" and (options.purpose or options.new):
+        wrong = "--purpose" if options.purpose else "--new"
+        raise UserError(f"{wrong} has no meaning with --kind={options.kind}: leave it out.")
+    if options.kind == "expired" and options.expires:
+        raise UserError("--expires has no meaning with --kind=expired: it ends now.")
+    if options.new < 0:
+        raise UserError(f"--new={options.new}: say how many numbers are to be drawn.")
+    taken = {*ledger.subjects(), *subjects}
+    for _ in range(options.new):
+        subjects.append(draw_number(taken))
+        taken.add(subjects[-1])
+    if not subjects:
+        raise UserError("nobody is named: give a SUBJECT, or draw a number with --new=1.")
+    if options.kind != "expired":
+        more["expires"] = options.expires
+    if options.kind == "given":
+        if not options.purpose:
+            raise UserError(
+                "--purpose is missing: only you can know what the person agreed to. Codes: "
+                + ", ".join(f"{code} ({term.english})" for code, term in duo.PERMISSIONS.items())
+            )
+        events = ledger.give_all(subjects, options.purpose, **more)
+    elif options.kind == "reconfirmed":
+        events = (ledger.reconfirm(subject, **more) for subject in subjects)
+    else:
+        events = (ledger.expire(subject, **more) for subject in subjects)
+    for event in events:
+        given = ledger.state(event.subject).given.purposes
+        until = f", until {event.expires}" if event.expires else ""
+        print(
+            f"{event.subject}\t{event.kind} (event {event.number}): "
+            + "; ".join(f"{part}, {duo.words(part)}" for part in given)
+            + until
+        )
+
+
+def _withdraw(options: argparse.Namespace) -> None:
+    ledger = Ledger.open(options.folder, keys=options.keys)
+    event = ledger.withdraw(options.subject, method=options.method)
+    print(
+        f"{event.subject} withdrew on {event.time[:10]} (event {event.number}): no build and no run uses "
+        "the person's data from now on.\nNothing is erased yet. Erase what was built and list the "
+        f"models that learned from it:\n  python -m jaxface.withdraw {event.subject} "
+        f"--ledger={options.folder} --under=FOLDER"
+    )
+
+
+def _verify(options: argparse.Namespace) -> None:
+    heads = []
+    for text in options.head:
+        path = pathlib.Path(text)
+        if path.suffix == ".json":
+            try:
+                heads.append(json.loads(path.read_bytes()))
+            except (OSError, ValueError, RecursionError) as error:
+                raise UserError(f"--head={text} cannot be read: {error}.") from None
+        else:
+            heads.append(text)
+    ledger = Ledger.open(options.folder, keys=options.keys)
+    found = ledger.verify(heads)
+    print(
+        f"{options.folder}: {found.head.number} events of {len(ledger.subjects())} people, each as it was "
+        f"signed and none missing up to the heads that were asked about ({len(heads)} given).\n"
+        f"head {found.head}"
+    )
+    if found.unfinished:
+        print(
+            f"The last line is half written ({found.unfinished} bytes): the power failed, and that event "
+            "was never recorded. The next one takes its place; record it again."
+        )
+
+
+def _receipt(options: argparse.Namespace) -> None:
+    from jaxface.data import receipts
+
+    ledger = Ledger.open(options.folder, keys=options.keys)
+    languages = ("en", "ja") if options.language == "both" else (options.language,)
+    for path in receipts.write(ledger, options.subject, options.output, languages):
+        print(path)
+
+
+def _list(options: argparse.Namespace) -> None:
+    ledger = Ledger.open(options.folder, keys=options.keys)
+    for subject in ledger.subjects():
+        state = ledger.state(subject)
+        fields = [
+            subject,
+            state.newest.kind,
+            state.newest.time[:10],
+            " ".join(state.given.purposes),
+        ]
+        fields.append(state.expires or "-")
+        if options.purpose:
+            fields.append(ledger.refusal(subject, options.purpose) or "may be used")
+        print("\t".join(fields))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit status: 0, or 2 on bad input and for a ledger that was changed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxface.data.consent",
+        description="Keeps a ledger of who agreed to what, in which every later change is found.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run, text: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text)
+        one.set_defaults(run=run)
+        one.add_argument("folder", metavar="DIR", help="of the ledger")
+        one.add_argument(
+            "--keys", metavar="FOLDER", help=f"private keys (default: {keys_folder()})"
+        )
+        return one
+
+    said = {"choices": METHODS, "default": "", "help": "how the person said it"}
+    command("init", _init, "makes an empty ledger and its key")
+    one = command("add", _add, "records what people agree to")
+    one.add_argument("subject", metavar="SUBJECT", nargs="*", help="pseudonyms")
+    one.add_argument("--new", type=int, default=0, metavar="N", help="draws N agreement numbers")
+    one.add_argument("--purpose", metavar="CODES", help='of the Data Use Ontology, like "HMB NPU"')
+    one.add_argument(
+        "--kind",
+        choices=("given", "reconfirmed", "expired"),
+        default="given",
+        help="default: given",
+    )
+    one.add_argument("--expires", metavar="DAY", help="last day it holds (UTC), like 2027-03-31")
+    one.add_argument("--method", **said)
+    one = command("withdraw", _withdraw, "records that a person no longer agrees")
+    one.add_argument("subject", metavar="SUBJECT")
+    one.add_argument("--method", **said)
+    one = command("verify", _verify, "checks every event, and heads that somebody kept")
+    text = "NUMBER:HASH, or a receipt's .json; may be given several times"
+    one.add_argument("--head", action="append", default=[], metavar="HEAD", help=text)
+    one = command("receipt", _receipt, "writes what a person gets: JSON and a page to print")
+    one.add_argument("subject", metavar="SUBJECT")
+    one.add_argument("--output", default=".", metavar="FOLDER", help="default: here")
+    one.add_argument("--language", choices=("en", "ja", "both"), default="both")
+    one = command("list", _list, "says what holds for everybody")
+    one.add_argument("--purpose", metavar="CODES", help="also whether it covers this use today")
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
