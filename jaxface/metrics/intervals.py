@@ -134,10 +134,10 @@ def proportion(hits: np.ndarray, subjects: np.ndarray, *, confidence: float = 0.
                 total = total + sign * number * np.log(factor + j)
         return scipy.special.logsumexp(total, axis=1)
 
-    coarse = np.linspace(-16, 16, 129)
+    coarse = np.linspace(-16, 16, 65)
     found = log_posterior(coarse)
     seen = np.flatnonzero(found > found.max() - 25)
-    fine = np.linspace(coarse[max(seen[0] - 1, 0)], coarse[min(seen[-1] + 1, 128)], 257)
+    fine = np.linspace(coarse[max(seen[0] - 1, 0)], coarse[min(seen[-1] + 1, 64)], 129)
     found = log_posterior(fine)
     mass = np.exp(found - found.max())
     below = (np.cumsum(mass) - mass / 2) / mass.sum()  # half of a point's mass lies below it

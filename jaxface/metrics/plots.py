@@ -1,9 +1,9 @@
-"""Pictures of measurements: how two agree, and what is told of patients, day by day and method by method.
+"""Pictures of measurements: how two agree, and what is told of people, by day, by method and by how many.
 
 Series differ in marker and line as well as in color. The pictures depend on the numbers alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -333,6 +333,165 @@ def answered(
     rows[-1].set_xlabel("videos that get an estimate (%), those most like the training first")
     rows[-1].set_xlim(0, 103)
     return Figure(drawn(canvas), 1, caption)
+
+
+@matplotlib.rc_context(STYLE)
+def accuracy_answered(share: np.ndarray, results: Sequence[Result], *, caption: str) -> Figure:
+    """Accuracy over the share of photographs that are answered, with intervals, 1600 px wide.
+
+    Args:
+      share: [K] in 0..1, increasing.
+      results: K accuracies, 0..1.
+    """
+    canvas, axes = _axes((16, 10))
+    share = 100 * np.asarray(share, np.float64)
+    low, value, high = _percent(results)
+    axes.fill_between(share, low, high, color=COLORS[0], alpha=0.18, linewidth=0, zorder=2)
+    axes.plot(share, value, color=COLORS[0], marker="o", markersize=11, linewidth=2.4, zorder=4)
+    axes.set_xlim(0, 103)
+    axes.grid(axis="y", color=FAINT, zorder=0)
+    axes.set_xlabel("photographs that get an answer (%), the surest first")
+    axes.set_ylabel("of these, told right (%)")
+    return Figure(drawn(canvas), 1, caption)
+
+
+@matplotlib.rc_context(STYLE)
+def reliability(told: np.ndarray, seen: Sequence[Result], *, people: int, caption: str) -> Figure:
+    """How often what was told was so, over the probability told, bin by bin, 1600 px wide.
+
+    Args:
+      told: mean probability of each bin [K], 0..1.
+      seen: share of label 1 in each bin, K results with intervals.
+      people: whom all of this rests on.
+    """
+    canvas, axes = _axes((16, 14))
+    told = 100 * np.asarray(told, np.float64)
+    low, value, high = _percent(seen)
+    axes.plot([0, 100], [0, 100], color=INK, linewidth=1.4, linestyle="--", label="right", zorder=2)
+    axes.errorbar(
+        told, value, np.nan_to_num([value - low, high - value]), color=COLORS[0], marker="o", markersize=12,
+        linewidth=2.4, capsize=6, capthick=1.8, elinewidth=1.8, label="photographs, by bin", zorder=3,
+    )  # fmt: skip
+    axes.set(xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
+    axes.grid(color=FAINT, zorder=0)
+    axes.set_xlabel("mean probability told (%)")
+    axes.set_ylabel("photographs of label 1 (%)")
+    axes.set_title(_count(people, "person", "people"))
+    canvas.legend(loc="outside upper center", ncols=2, frameon=False)
+    return Figure(drawn(canvas), 1, caption)
+
+
+@matplotlib.rc_context(STYLE)
+def roc(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    point: tuple[float, float] | None,
+    caption: str,
+) -> Figure:
+    """Sensitivity over false positives of at most six methods, one picture 1600 px wide.
+
+    Args:
+      curves: {method: (share of label 0 told positive [K], share of label 1 told positive [K])}.
+      point: where the threshold in use is, (false, true), both 0..1; None for none.
+    """
+    if len(curves) > len(COLORS):
+        raise ValueError(f"at most {len(COLORS)} methods can be told apart, got {len(curves)}")
+    canvas, axes = _axes((16, 14))
+    axes.plot([0, 100], [0, 100], color=INK, linewidth=1.4, linestyle=":", label="chance", zorder=1)
+    for k, (name, (false, true)) in enumerate(curves.items()):
+        axes.plot(
+            100 * np.asarray(false), 100 * np.asarray(true), color=COLORS[k], linestyle=DASHES[k],
+            linewidth=3 if k == 0 else 2, label=name, zorder=3 - 0.1 * k,
+        )  # fmt: skip
+    if point is not None:
+        axes.plot(
+            100 * point[0], 100 * point[1], color=COLORS[0], marker="o", markersize=16, linestyle="none",
+            markerfacecolor="white", markeredgewidth=3, label="threshold in use", zorder=4,
+        )  # fmt: skip
+    axes.set(xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
+    axes.grid(color=FAINT, zorder=0)
+    axes.set_xlabel("label 0 told positive (%)")
+    axes.set_ylabel("label 1 told positive (%)")
+    canvas.legend(loc="outside upper center", ncols=2, frameon=False)
+    return Figure(drawn(canvas), 1, caption)
+
+
+@matplotlib.rc_context(STYLE)
+def error_by_people(
+    points: Mapping[str, tuple[np.ndarray, Sequence[Result]]],
+    curves: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    *,
+    target: float,
+    needed: Mapping[str, tuple[float, float | None, float | None]],
+    caption: str,
+) -> Figure:
+    """Error over the people learned from, with what was fitted and who is needed, 1600 px wide.
+
+    Args:
+      points: {method: (people [K], K errors 0..1 with intervals)}, at most six methods.
+      curves: {method: error 0..1 of people [K]}, for those that have a fit.
+      target: the error that is asked for, 0..1.
+      needed: {method: (people, low, high)}; inf where the target is out of reach, None where unknown.
+    """
+    if len(points) > len(COLORS):
+        raise ValueError(f"at most {len(COLORS)} methods can be told apart, got {len(points)}")
+    canvas, axes = _axes((16, 11))
+    shown = sorted({int(n) for people, _ in points.values() for n in people}) or [1]
+    asked = [x for three in needed.values() for x in three if x is not None and np.isfinite(x)]
+    most = min(
+        max([1.01 * shown[-1], *asked]), 100 * shown[-1]
+    )  # farther than that nobody has seen
+    grid = np.geomspace(min([shown[0], *asked]), most, 300)
+    axes.axhline(100 * target, color=INK, linestyle=":", linewidth=1.8, zorder=1)
+    axes.annotate(
+        f"target {100 * target:.3g} %", (1.01, 100 * target), xycoords=axes.get_yaxis_transform(),
+        va="center", annotation_clip=False,
+    )  # fmt: skip
+    for k, (name, (people, results)) in enumerate(points.items()):
+        low, value, high = _percent(results)
+        axes.errorbar(
+            people, value, np.nan_to_num([value - low, high - value]), color=COLORS[k], linestyle="none",
+            marker=MARKERS[k], markersize=13, markerfacecolor=COLORS[k] if k == 0 else "white",
+            markeredgewidth=2, capsize=6, capthick=1.8, elinewidth=1.8, label=name, zorder=4 - 0.1 * k,
+        )  # fmt: skip
+        if name in curves:
+            axes.plot(
+                grid,
+                100 * curves[name](grid),
+                color=COLORS[k],
+                linestyle=DASHES[k],
+                linewidth=2.4,
+                zorder=3,
+            )
+        middle, first, last = needed.get(name, (None, None, None))
+        if middle is not None and middle <= most:
+            y, kind = 100 * target, {"color": COLORS[k], "linewidth": 4, "alpha": 0.6}
+            axes.plot(
+                middle, y, marker="|", markersize=34, markeredgewidth=4, color=COLORS[k], zorder=5
+            )
+            if last is not None and last <= most:
+                axes.plot([first, last], [y, y], zorder=2, **kind)
+            elif last is not None:  # beyond the picture
+                axes.annotate(
+                    "", (1.2 * most, y), (first, y), arrowprops={"arrowstyle": "->", **kind}
+                )
+    axes.set_xscale("log")
+    ticks = shown + [round(most)] * (most > 1.3 * shown[-1])
+    axes.set_xticks(ticks, [str(n) for n in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color=FAINT, zorder=0)
+    axes.set_xlabel("people learned from")
+    axes.set_ylabel("told wrong (%)")
+    if points:
+        canvas.legend(loc="outside upper center", ncols=min(3, len(points)), frameon=False)
+    return Figure(drawn(canvas), 1, caption)
+
+
+def _percent(results: Sequence[Result]) -> np.ndarray:
+    """low, value, high [3, K] in percent; NaN where there is no interval."""
+    ends = [(result.low, result.value, result.high) for result in results]
+    return 100 * np.array(ends, np.float64).reshape(-1, 3).T
 
 
 def _days(day: int | str, table: Mapping[str, Mapping[int | str, Result]]) -> str:
