@@ -115,7 +115,7 @@ def test_the_page(ledger, language):
     head = record["ledger_head"]
     said = [
         "a0000001",
-        "2030-03-31",
+        receipts.TEXTS[language]["until"].format("2030-03-31"),
         record["pii_processing"]["withdrawal_method"]["words"][language],
         "DUO:0000006",
         "DUO:0000045",
@@ -165,7 +165,7 @@ def test_nothing_from_outside_becomes_markup(tmp_path):
 def test_withdrawn_and_expired(ledger):
     ledger.withdraw("a0000001", now=NOON + datetime.timedelta(days=3))
     page = Page(receipts.page(receipts.record(ledger, "a0000001"), "en"))
-    assert "You withdrew your consent (on 2026-11-30). Your data may not be used" in page.text
+    assert "You withdrew your consent (2026-11-30). Your data may not be used" in page.text
     assert "How to withdraw" not in page.text and "What you had agreed to" in page.text
     ledger.expire("a0000002")
     page = Page(receipts.page(receipts.record(ledger, "a0000002"), "ja"))
