@@ -1,5 +1,6 @@
 """Folders of photographs and videos whose consent stands on a ledger."""
 
+import contextlib
 import datetime
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+import launch
 from jaxface.data import edema_folder, face_folder, uvphoto
 from jaxface.data import folder as folder_module
 from jaxface.data.consent import Ledger, in_folder
@@ -224,6 +226,35 @@ def test_videos(folder, ledger, tmp_path):
     shutil.rmtree(folder / "consent")
     with pytest.raises(UserError, match="has no column consent"):
         edema_folder.config_for(folder)
+
+
+class Calm:
+    """A Preemption that never asks to stop."""
+
+    @contextlib.contextmanager
+    def phase(self, name):
+        yield
+
+
+def launched(folder, tmp_path, capsys, *more):
+    """(exit status, what was said) of a run that trains on a folder; it stops before it computes."""
+    arguments = ["--experiment=cleftgan:tiny", "--config.data=cleft_folder", f"--data_dir={folder}"]
+    arguments += [f"--workdir={tmp_path / 'run'}", "--config.align=false", *more]
+    status = launch.guarded(["launch.py", *arguments], Calm())
+    output = capsys.readouterr()
+    return status, output.out + output.err
+
+
+def test_a_run_says_what_it_is_for_and_by_which_ledger(folder, ledger, tmp_path, capsys):
+    status, said = launched(folder, tmp_path, capsys, "--dry_run")
+    assert status == 0 and str(folder / "consent") in said
+    status, said = launched(folder, tmp_path, capsys, "--purpose=CC")
+    assert status == 2 and "row 2, consent: S0 on the ledger" in said and "CC is not" in said
+    status, said = launched(folder, tmp_path, capsys, f"--ledger={tmp_path}")
+    assert status == 2 and "holds no consent ledger" in said
+    ledger.withdraw("S4")
+    status, said = launched(folder, tmp_path, capsys, "--purpose=HMB")
+    assert status == 2 and "row 6, consent: S4" in said and "python -m jaxface.withdraw S4" in said
 
 
 @pytest.mark.parametrize(
