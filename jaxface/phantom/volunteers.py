@@ -23,19 +23,20 @@ SEX_VOTERS, SMILE_VOTERS = 21, 17
 NEUTRAL, SMILING, BETWEEN = "neutral", "smiling", "between"  # what a photograph was meant to show
 SMILE = {NEUTRAL: (0.0, 0.06), SMILING: (0.65, 1.0), BETWEEN: (0.15, 0.5)}  # strength, even between
 BETWEEN_SHARE = 0.05  # of photographs
+HARDLY = 0.015  # of people, whose sex hardly shows
 SMILES = 4  # of a person's photographs, one more or one less
 # Shape targets that differ between the sexes besides the head's own, at the strength of a plain man and, for
 # the opposite, of a plain woman. "*-" stands for both sides.
 DIMORPHISM = (
-    ("chin-width-decr", "chin-width-incr", 0.50),
-    ("chin-bones-decr", "chin-bones-incr", 0.45),
-    ("*-cheek-bones-incr", "*-cheek-bones-decr", 0.40),
-    ("eyebrows-trans-up", "eyebrows-trans-down", 0.80),
-    ("*-eye-scale-incr", "*-eye-scale-decr", 0.45),
-    ("mouth-upperlip-volume-incr", "mouth-upperlip-volume-decr", 0.55),
-    ("mouth-lowerlip-volume-incr", "mouth-lowerlip-volume-decr", 0.55),
-    ("neck-scale-horiz-decr", "neck-scale-horiz-incr", 0.60),
-    ("nose-scale-horiz-decr", "nose-scale-horiz-incr", 0.35),
+    ("chin-width-decr", "chin-width-incr", 0.60),
+    ("chin-bones-decr", "chin-bones-incr", 0.55),
+    ("*-cheek-bones-incr", "*-cheek-bones-decr", 0.50),
+    ("eyebrows-trans-up", "eyebrows-trans-down", 0.95),
+    ("*-eye-scale-incr", "*-eye-scale-decr", 0.60),
+    ("mouth-upperlip-volume-incr", "mouth-upperlip-volume-decr", 0.65),
+    ("mouth-lowerlip-volume-incr", "mouth-lowerlip-volume-decr", 0.65),
+    ("neck-scale-horiz-decr", "neck-scale-horiz-incr", 0.70),
+    ("nose-scale-horiz-decr", "nose-scale-horiz-incr", 0.45),
 )  # (female, male, strength)
 
 
@@ -60,12 +61,15 @@ class Voters(NamedTuple):
 def draw_volunteer(seed: int) -> Subject:
     """Draws a person with a neutral face; the same seed gives the same one.
 
-    `sex` is 0.06 (female) or 0.94 (male) give or take 0.1; few come near the middle.
+    `sex` is 0.06 (female) or 0.94 (male) give or take 0.05, but for a few (HARDLY) in whom it hardly
+    shows. Adults of all ages, young ones more often; faces are less odd than other phantoms'.
     """
     rng = np.random.default_rng([seed, 31])
     subject = draw_subject(seed)
     male = subject.sex > 0.5
-    sex = float(np.clip((0.93 if male else 0.07) + 0.07 * rng.normal(), 0, 1))
+    sex = float(np.clip((0.94 if male else 0.06) + 0.05 * rng.normal(), 0, 1))
+    if rng.uniform() < HARDLY:
+        sex = 0.5 + float(rng.uniform(0.12, 0.25)) * (1 if male else -1)
     way = 2 * sex - 1  # -1 female .. 1 male
     moved = [
         (name.replace("*", side), abs(way) * strength)
@@ -73,16 +77,17 @@ def draw_volunteer(seed: int) -> Subject:
         for name in [man if way > 0 else female]
         for side in ("lr" if name[0] == "*" else "l")
     ]
-    shadow = rng.uniform(0.06, 0.25)
+    shadow = rng.uniform(0.10, 0.28)
     beard = rng.beta(1.2, 1.2) if rng.uniform() < 0.3 else shadow
-    length = rng.uniform(0.3, 0.9) if rng.uniform() < (0.12 if male else 0.35) else 0.0
+    length = rng.uniform(0.3, 0.9) if rng.uniform() < (0.15 if male else 0.25) else 0.0
     return dataclasses.replace(
         subject,
         sex=sex,
+        age=0.75 * subject.age,
+        shape=tuple(0.85 * weight for weight in subject.shape),
         hair_length=float(length),
         baldness=float(0.6 * subject.baldness),
         beard=float(male * beard),
-        redness=0.7 * subject.redness + 0.3 * (not male),
         brow_thickness=float(np.clip(0.48 + 0.38 * way + 0.07 * rng.normal(), 0, 1)),
         smile=0.0,
         targets=tuple(moved),
@@ -107,10 +112,10 @@ def _draw_home(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """What stays the same in a person's photographs."""
     return {
         "wall": np.exp(rng.uniform(np.log(0.05), np.log(0.7)) + 0.16 * rng.normal(size=3)),
-        "gains": np.exp(np.array([1, 0, -1]) * 0.06 * rng.normal() + 0.02 * rng.normal(size=3)),
+        "gains": np.exp(np.array([1, 0, -1]) * 0.10 * rng.normal() + 0.03 * rng.normal(size=3)),
         "distance": rng.uniform(6, 12),
         "zoom": np.exp(rng.uniform(np.log(0.60), np.log(0.82))),
-        "shift": rng.uniform(-0.05, 0.05, 2),
+        "shift": rng.uniform(-0.06, 0.06, 2),
     }
 
 
