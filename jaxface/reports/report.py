@@ -367,7 +367,8 @@ def _lineage(folder: pathlib.Path) -> dict:
     content = _json(folder, "lineage.json", "where this run comes from is not known")
     starts = content.get("starts")
     starts = [s for s in starts if isinstance(s, dict)] if isinstance(starts, list) else []
-    rest = {k: v for k, v in content.items() if k != "starts"} if starts else content
+    told = ("starts", "now", "allowed", "withdrawn")
+    rest = {k: v for k, v in content.items() if k not in told} if starts else content
     plain = lambda v: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
     shown = []
     for start in starts:
@@ -376,10 +377,55 @@ def _lineage(folder: pathlib.Path) -> dict:
             {k: plain(v) for k, v in start.items() if k not in hidden and v not in ("", None)}
         )
     return {
+        "people": _people(content),
+        "withdrawn": _withdrawn(content),
         "starts": shown,
         "rest": {k: plain(v) for k, v in rest.items()},
         "newest": starts[-1] if starts else {},
     }
+
+
+def _people(content: dict) -> str:
+    """From how many people the newest checkpoint has learned, under which ledger; "" if not known."""
+    now = content.get("now")
+    if not isinstance(now, dict):
+        return ""
+    some = lambda count, one, more: f"{count} {one if count == 1 else more}"
+    text = (
+        f"The networks of step {now.get('step')} have learned from "
+        f"{some(now.get('people'), 'person', 'people')} and "
+        f"{some(now.get('images'), 'picture', 'pictures')} of them (data set {now.get('data')}"
+        + (f", used for {now['purpose']})" if now.get("purpose") else ")")
+    )
+    parents = [one for one in now.get("ancestors") or () if isinstance(one, dict)]
+    if parents:
+        count = parents[0].get("people")
+        whom = "people it does not tell of" if count is None else some(count, "person", "people")
+        text += f", and began as networks that had learned from {whom}"
+    head = str(now.get("ledger") or "")
+    text += (
+        f". Their consent stood on a ledger whose newest entry was {head[:16]}."
+        if head
+        else ". No consent ledger was in use."
+    )
+    return text + " The checkpoints keep the list of them; it holds hashes and no names."
+
+
+def _withdrawn(content: dict) -> str:
+    """That people have withdrawn, or that this was overruled; "" where neither is so."""
+    gone, allowed = content.get("withdrawn"), content.get("allowed")
+    text = ""
+    if isinstance(gone, dict):
+        count = gone.get("people")
+        who = "One of these people has" if count == 1 else f"{count} of these people have"
+        text += (
+            f"{who} withdrawn the consent, the last on {gone.get('on')}. Do not use these networks and "
+            "do not quote these numbers: train anew without them."
+        )
+    if isinstance(allowed, list) and allowed:
+        times = "once" if len(allowed) == 1 else f"{len(allowed)} times"
+        text += f" In spite of a withdrawal the networks were used {times} (--allow_withdrawn)."
+    return text.strip()
 
 
 def _versions(lineage: dict | None) -> dict:
