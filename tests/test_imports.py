@@ -24,12 +24,13 @@ MAY = {
     "data": {"phantom", "faces", "ops", "metrics"},  # metrics never imports data
     "uv": {"metrics", "faces", "data", "ops"},
     "patients": {"metrics", "faces", "data", "models", "ops"},
-    "headshots": {"metrics", "faces", "data", "models", "ops", "weights"},
+    "backbones": {"models", "weights"},
+    "headshots": {"metrics", "faces", "data", "models", "ops", "backbones"},
     "updates": set(),
     "schedules": set(),
     "systems": {
         *("losses", "schedules", "updates", "metrics", "faces", "data", "models", "ops"),
-        *("parallel", "contrast", "tours", "uv", "patients", "headshots"),
+        *("parallel", "contrast", "tours", "uv", "patients", "headshots", "backbones"),
     },
     "reports": set(),
     "lineage": {"data"},
