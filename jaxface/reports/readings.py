@@ -139,6 +139,7 @@ def write_page(
         "about": about,
         "what": what,
         "phantom": "phantom" in about["data"],
+        "answers": any("answer" in one.numbers for one in entries),
     }
     html = environment.get_template("readings.html.jinja").render(page)
     draft = path.with_name(path.name + ".tmp")

@@ -294,6 +294,104 @@ MEASURES = {
         "How many videos get an answer?",
         "The others show a face unlike all that the patient's model learned from: no estimate is given.",
     ),
+    "accuracy": Words(
+        "How many photographs are told right?",
+        "Share of photographs of people whom the network has never seen. Those of one person resemble each "
+        "other: the interval counts people, not photographs.",
+    ),
+    "accuracy_published_protocol": Words(
+        "The same by the published protocol",
+        "What the paper's number compares with. For labels of photographs (smiles) its folds have one person "
+        "in training and test at once, so that it is too high: read the line above it.",
+    ),
+    "accuracy_shuffled_labels": Words(
+        "The same with labels dealt out anew",
+        "A control: nothing can be learned, and the answer should be a toss-up. If its interval lies above "
+        "0.5, the protocol lets something through.",
+    ),
+    "accuracy_all_decided": Words(
+        "The same with unclear photographs",
+        "Also those on whose label the voters were of two minds, but for ties.",
+    ),
+    "accuracy_truth": Words(
+        "The same by the truth instead of the vote",
+        "Only a phantom knows it.",
+    ),
+    "accuracy_baseline_majority": Words(
+        "The same by saying the more frequent answer always",
+        "Needs no picture. Whatever is worth its effort is above this.",
+    ),
+    "accuracy_baseline_mandible_gradient_boosting": Words(
+        "The same by the jaw's outline: boosted trees",
+        "75 gray values along the lower jaw, without a network.",
+    ),
+    "accuracy_baseline_mandible_random_forest": Words(
+        "The same by the jaw's outline: a random forest", "As published, without a network."
+    ),
+    "accuracy_baseline_pixels": Words(
+        "The same by a straight line on pixels",
+        "A linear rule on small gray pictures. If this is high, the task is easy and proves little.",
+    ),
+    "person_accuracy": Words(
+        "How many people are told right?",
+        "By the mean over the photographs of each.",
+    ),
+    "sensitivity": Words(
+        "Of those with label 1, how many are found?",
+        "For sex, women; for smiles, smiles. At a probability of one half.",
+    ),
+    "specificity": Words(
+        "Of those with label 0, how many are told so?", "At a probability of one half."
+    ),
+    "sensitivity_at_validation": Words(
+        "Of those with label 1, how many are found at the operating point?",
+        "The point was chosen for a required sensitivity on other people; this is what it gives on people "
+        "never seen.",
+    ),
+    "specificity_at_validation": Words(
+        "And of those with label 0, how many are told so at that point?",
+        "What the required sensitivity costs.",
+    ),
+    "auroc": Words(
+        "Order of the photographs (area under the ROC curve)",
+        "How often one of label 1 scores above one of label 0: 1 always, 0.5 by chance.",
+    ),
+    "auprc": Words(
+        "Precision over all thresholds (average precision)",
+        "1 is perfect; the share of label 1 is what chance gives.",
+    ),
+    "brier": Words(
+        "Error of the probabilities (Brier score)",
+        "Mean squared; 0 is right and sure, 0.25 is saying one half always.",
+    ),
+    "ece": Words(
+        "Do probabilities keep their word? (calibration error)",
+        "Of those told 80 %, about 80 of 100 should be so. 0 is exact; by chance alone it is as large as the "
+        "line below says.",
+    ),
+    "ece_floor": Words(
+        "Noise floor of the calibration error",
+        "What probabilities that keep their word exactly would show with as many photographs.",
+    ),
+    "gradcam_rank": Words(
+        "Do heat maps show what was learned?",
+        "Likeness with heat maps of a network whose weights are random: near 0 they depend on what was "
+        "learned, near 1 they show the photograph only and explain nothing.",
+    ),
+    "people_needed": Words(
+        "How many people are needed?",
+        "For the error that was asked for, by a curve through the errors measured. Far beyond the people "
+        "there were it is a guess; where the curve never comes so low, no number is enough.",
+    ),
+    "fit_a": Words(
+        "Error that remains however many people there are",
+        "a of err(n) = a + b / n^c.",
+    ),
+    "fit_b": Words("How much there is to learn from more people", "b of err(n) = a + b / n^c."),
+    "fit_c": Words(
+        "How fast the error falls with people",
+        "c of err(n) = a + b / n^c: with 0.5, four times the people halve what is above a.",
+    ),
 }
 
 
@@ -304,6 +402,15 @@ def family(name: str) -> str:
     for start in ("video_accuracy", "mae_kg"):
         if name.startswith(start):
             return f"{start}_gain" if f"{start}_gain" in name else start
+    if name.startswith("accuracy"):
+        return "accuracy_gain" if name.startswith("accuracy_gain") else "accuracy"
+    if name.endswith("_at_validation"):
+        return name.removesuffix("_at_validation")
+    for start in ("fit_a", "fit_b", "fit_c", "people_needed"):
+        if name.startswith(start):
+            return start
+    if name == "ece_floor":
+        return "ece"
     if name in ("spot_ratio_bias", "spot_ratio_limit_low", "spot_ratio_limit_high"):
         return "spot_ratio_difference"
     for end in ("_noise_floor", "_base", "_js", "_mobilenetv2"):
