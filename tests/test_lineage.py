@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
 
-from jaxface import lineage, patients, start, train
+from jaxface import lineage, patients, start, train, uv
 from jaxface.checkpoint import Checkpoints, read_meta
 from jaxface.data import pipeline
 from jaxface.errors import UserError
+from jaxface.reports import report
 from jaxface.systems import edema
 from jaxface.workdir import Workdir
 from tests import study
@@ -78,6 +80,24 @@ def test_the_workdir_tells_counts_and_nobody(place):
     full = told(folder / "child/checkpoints/1")
     assert now == lineage.summary(full) | {"step": 1}
     assert now["ancestors"][0]["people"] == len(full["ancestors"][0]["consumed"])
+
+
+def test_the_report_says_it_in_a_sentence(place, tmp_path):
+    folder, _, _ = place
+    text = (folder / "child/report.html").read_text()
+    now = json.loads((folder / "child/lineage.json").read_text())["now"]
+    assert f"have learned from {now['people']} people and 8 pictures of them" in text
+    parent = now["ancestors"][0]["people"]
+    assert f"began as networks that had learned from {parent} people" in text
+    assert now["ledger"][:16] in text and "withdrawn the consent" not in text
+    gone = {
+        "withdrawn": {"people": 2, "on": "2026-11-27"},
+        "allowed": [{}],
+        "starts": [{"data": "x"}],
+    }
+    (tmp_path / "lineage.json").write_text(json.dumps(gone))
+    text = report.write(tmp_path).read_text()
+    assert "2 of these people have withdrawn" in text and "used once (--allow_withdrawn)" in text
 
 
 def test_a_resumed_run_tells_the_same(place, tmp_path):
@@ -224,3 +244,31 @@ def test_frames_of_models_of_patients_are_told_as_they_are_drawn(clinic):
         seen |= set(next(batches)["index"].ravel().tolist())
         assert consumed(step) - weighed == {(str(clinic.table.subject[i]), str(i)) for i in seen}
         assert weighed <= consumed(step)
+
+
+class Few:
+    """Photographs that are only counted."""
+
+    def __init__(self, kind, number):
+        self.kind, self.number = kind, number
+
+    def __len__(self):
+        return self.number
+
+    def who(self, index):
+        return [(f"{self.kind}{index}", f"color {index}")]
+
+
+def test_every_pair_counts_at_once_and_phones_as_they_are_cut():
+    config = uv.PhotoConfig(batch=1)
+    photographs = uv.Photographs(config)
+    photographs.paired, photographs.unpaired = Few("pair", 3), Few("phone", 4)
+    cut = types.SimpleNamespace(drawn=lambda step: {step}, left_out=("the fourth",))
+    photographs._cut = lambda *place: cut
+    pairs = {one for i in range(3) for one in photographs.paired.who(i)}
+    phones = lambda number: {one for i in range(number) for one in photographs.unpaired.who(i)}
+    assert photographs.consumed(0, 0) == photographs.consumed(2, 0) == set()
+    assert photographs.consumed(0, 5) == pairs
+    # With phones in every second step from the first on: in steps 0, 2 and 4.
+    for step, number in ((1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (99, 3)):
+        assert photographs.consumed(2, step) == pairs | phones(number), step
