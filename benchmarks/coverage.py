@@ -9,6 +9,38 @@ exponential; the difference in accuracy of two methods on the same photographs. 
 person is of one class, so that who is told wrong counts fewer photographs. Areas: AUROC of normal scores,
 half of whose variance is the person's, of people of one class or photographs of both. `--bootstrap` adds the
 BCa interval of 500 resamples of the means, for comparison.
+
+% covered of 1,000 simulations (whose own error is 0.7), median width in points or as it is:
+
+|                                      | 10 people   | 24 people   | 39 people   | 277 people  |
+| ------------------------------------ | ----------- | ----------- | ----------- | ----------- |
+| share 0.8, correlation 0.1           | 96.7 (27.2) | 95.8 (16.3) | 96.2 (12.6) |             |
+| share 0.8, correlation 0.5           | 95.9 (34.6) | 94.0 (23.4) | 94.1 (18.5) | 95.4 (7.0)  |
+| share 0.8, hard and easy people      | 96.5 (31.4) | 95.4 (19.8) | 96.0 (15.5) |             |
+| share 0.93, correlation 0.1          | 95.6 (22.5) | 96.5 (12.2) | 96.0 (8.8)  |             |
+| share 0.93, correlation 0.5          | 95.9 (24.6) | 96.9 (15.7) | 94.7 (12.3) | 94.8 (4.5)  |
+| share 0.93, hard and easy people     | 96.6 (24.5) | 96.7 (15.2) | 96.0 (11.3) |             |
+| share 0.982, correlation 0.1         | 94.0 (19.8) | 95.1 (9.5)  | 95.4 (6.5)  |             |
+| share 0.982, correlation 0.5         | 95.9 (16.4) | 96.8 (9.7)  | 96.2 (7.1)  | 96.6 (2.4)  |
+| share 0.982, hard and easy people    | 96.1 (16.4) | 97.0 (9.7)  | 97.3 (7.1)  |             |
+| mean absolute error                  | 95.2 (0.70) | 95.0 (0.39) | 95.1 (0.30) | 94.4 (0.11) |
+| mean of an exponential               | 94.6 (1.71) | 94.8 (0.89) | 95.2 (0.67) | 96.2 (0.24) |
+| gain in accuracy, paired             | 94.2 (20.2) | 94.6 (10.6) | 93.8 (8.1)  | 93.3 (3.0)  |
+| precision 0.92                       | 100 (54.3)  | 97.7 (30.0) | 98.2 (20.2) |             |
+
+Cells that are empty, and AUROC, have not been measured with this command yet. 95 +- 2 is missed by one
+share of 30 in the table above, by 0.3, and by precision, which promises too little rather than too much
+(and has no interval in 18 % of simulations with 10 people, where nobody is told wrong). It cannot be met by
+one photograph each, where n people have n + 1 outcomes: the exact coverage (summed over outcomes) is
+
+| share | 10 people | 24 people | 39 people | 277 people |
+| ----- | --------- | --------- | --------- | ---------- |
+| 0.8   | 96.7      | 93.1      | 93.1      | 95.0       |
+| 0.93  | 97.2      | 97.7      | 98.3      | 94.2       |
+| 0.982 | 98.7      | 93.1      | 96.7      | 96.3       |
+
+At 0.982 all of 10 people are told right in 83 % of cases: an interval covers in these or it misses in more
+than four fifths, and 95 % is not among what can be had.
 """
 
 import argparse
