@@ -1,0 +1,66 @@
+"""Headshots: sex as voted, told for people never learned from, beside the published protocol.
+
+    python launch.py --experiment=headshots_sex
+
+The published scale has not been run: it needs the study's arrays (--config.data=foxglovetree --data_dir=
+FOLDER) and Inception's weights (--config.weights=FILE).
+"""
+
+from dataclasses import replace
+
+from jaxface.data import foxglovetree, headshot_folder, phantom_headshots  # noqa: F401  (config.data)
+from jaxface.systems import classify as system
+
+build = system.build
+
+paper = system.Config(
+    task="sex",
+    protocol="leave_one_out",
+    methods="finetune",
+    freeze="Mixed_7a",
+    beside="shuffled",
+    validation=0.0,
+    channels=1,
+    batch=64,
+    steps=7600,
+    log_every=100,
+    save_every=7601,
+    sample_every=10_000_000,
+    data="foxglovetree",
+)
+
+demo = replace(
+    paper,
+    data="phantom_headshots",
+    protocol="person_folds",
+    methods="transfer_augmented",
+    freeze="",
+    beside="published,shuffled",
+    validation=0.15,
+    side=128,
+    channels=3,
+    backbone="mobilenet_v2",
+    layer="block13",
+    head="linear",
+    head_steps=300,
+    together=24,
+    save_every=301 * 4,
+)
+
+tiny = replace(
+    demo,
+    num_subjects=10,
+    side=32,
+    folds=2,
+    backbone="resnet10",
+    width=2,
+    layer="layer3_0",
+    grid=2,
+    head_steps=2,
+    batch=8,
+    together=4,
+    log_every=1,
+    save_every=2,
+)
+
+SCALES = {"demo": demo, "paper": paper, "tiny": tiny}
