@@ -15,7 +15,7 @@ import pytest
 from jaxface import parallel
 from jaxface.errors import UserError
 
-SYSTEMS = ("conv_net", "cleftgan", "uvphoto", "uvphoto_v2", "contrastive")
+SYSTEMS = ("conv_net", "cleftgan", "uvphoto", "uvphoto_v2", "contrastive", "classify")
 ON_TWO = ("conv_net:jit", "conv_net:pmap", "cleftgan:jit", "contrastive:jit")  # processes
 ROOT = pathlib.Path(__file__).parents[1]
 TOLERANCE = 1e-9  # of each leaf's largest value, in float64; the promise is 1e-6

@@ -216,8 +216,45 @@ def contrastive():
     return init, system.train_step, resident, fields
 
 
+def classify():
+    """The real step of a whole network: statistics over the batch, class weights, slow weights."""
+    import numpy as np
+
+    from jaxface import headshots
+    from jaxface.systems import classify
+
+    config = classify.Config(
+        side=16, batch=BATCH, methods="scratch", beside="", folds=2, validation=0, scratch_width=2,
+        head="linear", ema=0.9, steps=4,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    headshots.Photos.table = headshots.Table(
+        *[np.repeat(np.arange(8), 5).astype(str)] * 2,
+        np.tile(np.arange(5), 8),
+        np.repeat(np.arange(8) % 2, 5),
+        *[np.zeros(40, int)] * 5,
+    )
+    system = classify.build(config)
+    resident = {"image": rng.integers(0, 256, (40, 16, 16, 3)).astype(np.float64)}
+    plain = drawn(system, rng, 0.2)
+
+    def init(key):
+        state = plain(key)
+        return state.replace(ema=state.params["now"])
+
+    def fields(index):
+        one = np.ones([len(index), 1])
+        draw = (index[:, None] * 7919).astype(np.uint32)
+        whole = {name: one.astype(np.int32) for name in ("job", "local", "seed")}
+        return {"index": index[:, None], "target": index[:, None] % 2 * 1.0, "weight": 0.5 + one / 3,
+                "draw": draw, "keep": one < 0, "scratch": np.zeros(len(index), np.int8)} | whole  # fmt: skip
+
+    return init, system.train_step, resident, fields
+
+
 SYSTEMS = {
     "conv_net": conv_net,
+    "classify": classify,
     "contrastive": contrastive,
     "cleftgan": cleftgan,
     "uvphoto": uvphoto,
