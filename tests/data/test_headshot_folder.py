@@ -9,6 +9,7 @@ import types
 import drawn
 import numpy as np
 import pytest
+import synthetic_faces
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -280,3 +281,15 @@ def test_people_are_split_by_name(folder, tmp_path, unprepared):
     write(folder, "file,subject,consent,smile", rows)
     builder, _ = build(folder, tmp_path)
     assert {s: i.num_examples for s, i in builder.info.splits.items()} == {"train": 4, "heldout": 2}
+
+
+def test_a_folder_that_a_machine_has_labelled(folder):
+    rows = ["A1.png,0.97,0.02", "B1.png,0.03,0.95", "C1.png,0.5,0.4"]
+    write(folder, "file,p_male,p_happy", rows, "labels.csv")
+    assert synthetic_faces.write_manifest(folder) == 3
+    labels = headshot_folder.read_folder(folder).labels
+    assert {name: {task: one.label for task, one in of.items()} for name, of in labels.items()} == {
+        "A1.png": {"sex": 0, "smile": 0},
+        "B1.png": {"sex": 1, "smile": 1},
+        "C1.png": {"sex": -1, "smile": -1},
+    }
