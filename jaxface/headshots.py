@@ -1076,7 +1076,7 @@ def study(photos: Photos, answers_: np.ndarray) -> dict:
         runs = runs_of(photos, answers_, method, k)
         if runs is None:
             continue
-        name = f"{method}, {k} photographs a person".replace("_", " ")
+        name = f"{method}, {k} each".replace("_", " ")
         points[name] = learning_curve.errors(*runs)
         results |= {
             f"error_{n}_people{suffix}": one
@@ -1096,9 +1096,9 @@ def study(photos: Photos, answers_: np.ndarray) -> dict:
         needed[name] = learning_curve.people_needed(fitted, config.target)
     if points:
         caption = (
-            f"How the error falls with the people learned from ({config.task}); each is judged on people "
-            "whom it has not seen. Lines: err(n) = a + b / n^c. Marks on the line of the target: people that "
-            "it takes, with 95 % intervals."
+            f"How the error falls with the people learned from ({config.task}) and the photographs of each; "
+            "all are judged on people whom they have not seen. Lines: err(n) = a + b / n^c. Marks on the "
+            "line of the target: people that it takes, with 95 % intervals."
         )
         if set(methods) - {m for m in methods if METHODS[m] == "head"}:
             caption += (
