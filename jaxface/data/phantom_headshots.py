@@ -27,7 +27,7 @@ from jaxface.phantom.people import Subject
 from jaxface.phantom.render import render
 from jaxface.phantom.volunteers import Photograph
 
-VERSION = "1.1.0"  # of the pictures: a new one rebuilds the data
+VERSION = "1.2.0"  # of the pictures: a new one rebuilds the data
 SIDE = 128  # px
 WOMEN, MEN = 147, 130
 _FIRST = 90_000_000  # seeds no other phantom draws

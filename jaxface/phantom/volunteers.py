@@ -112,10 +112,10 @@ def _draw_home(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """What stays the same in a person's photographs."""
     return {
         "wall": np.exp(rng.uniform(np.log(0.05), np.log(0.7)) + 0.16 * rng.normal(size=3)),
-        "gains": np.exp(np.array([1, 0, -1]) * 0.10 * rng.normal() + 0.03 * rng.normal(size=3)),
+        "gains": np.exp(np.array([1, 0, -1]) * 0.15 * rng.normal() + 0.07 * rng.normal(size=3)),
         "distance": rng.uniform(6, 12),
         "zoom": np.exp(rng.uniform(np.log(0.60), np.log(0.82))),
-        "shift": rng.uniform(-0.06, 0.06, 2),
+        "shift": rng.uniform(-0.08, 0.08, 2),
     }
 
 
@@ -145,8 +145,8 @@ def _draw_headshot(
         yaw=float(np.clip(4 * rng.normal(), -9, 9)),
         pitch=float(np.clip(3 * rng.normal(), -7, 7)),
         roll=float(np.clip(2.5 * rng.normal(), -6, 6)),
-        shift=floats(np.array([0, 0.02]) + home["shift"] + 0.02 * rng.normal(size=2)),
-        zoom=float(home["zoom"] * np.exp(0.05 * rng.normal())),
+        shift=floats(np.array([0, 0.02]) + home["shift"] + 0.025 * rng.normal(size=2)),
+        zoom=float(home["zoom"] * np.exp(0.08 * rng.normal())),
         distance=float(home["distance"]),
         lights=(
             (floats(key), floats(1.25 * (1 - even) * (1 + warm))),
@@ -155,7 +155,7 @@ def _draw_headshot(
         ambient=floats(1.1 * even * (1 + 0.04 * rng.normal(size=3))),
         background=floats(np.clip(home["wall"] * np.exp(0.2 * rng.normal()), 0.02, 0.9)),
         exposure=float(np.exp(rng.uniform(-0.3, 0.3))),
-        white_balance=floats(home["gains"] * np.exp(np.array([1, 0, -1]) * 0.02 * rng.normal())),
+        white_balance=floats(home["gains"] * np.exp(np.array([1, 0, -1]) * 0.06 * rng.normal())),
         noise=float(rng.uniform(0.5, 3)),
         seed=int(rng.integers(1 << 31)),
     )
