@@ -2,6 +2,12 @@
 
     python launch.py --experiment=headshots_quantity
 
+Measured on 2 CPU cores, busy, with version 1.1.0 of the phantom, 3 copies and one method
+(--config.methods=transfer_augmented --config.copies=3): 1 min 50 s; err(n) = 0 + 2.13 n^-1.08 with 9
+photographs a person, `people_needed` for 5 % 32 [25, 43], with 3 photographs 40 [30, 53], with one 69
+[50, 98].
+
+In the demo whole networks (scratch) are trained for one fold, one seed and 9 photographs a person alone.
 The published scale has not been run.
 """
 
