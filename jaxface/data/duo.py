@@ -211,6 +211,8 @@ def _parse(purposes: str | Iterable[str]) -> tuple[str, ...]:
     for word in re.split(r"[\s,;+|]+", unicodedata.normalize("NFKC", text)):
         if not word:
             continue
+        if not word.isprintable():  # half a character of another encoding, or what moves a terminal
+            raise UserError(f"purpose {word!r} has signs that are no text: leave them out.")
         known = re.fullmatch(r"DUO[:_]([0-9]{7})(:.*)?", word, re.IGNORECASE)
         if known and int(known[1]) in _NUMBERS:
             word = _NUMBERS[int(known[1])] + (known[2] or "")

@@ -48,6 +48,8 @@ SUFFIX = "_uv"  # of the name of a UV photograph
 _MASK = "_mask"
 SIDES = ("left", "right", "none", "unknown")
 ANY_PURPOSE = ("yes", "true", "1")
+# Beside any purpose they refuse: "not for research".
+NO_PURPOSE = ("no", "not", "none", "never", "refused", "withdrawn", "false", "0")
 ON_LEDGER = "ledger"  # a row's consent, where a ledger says what it is
 SHOWN = 5  # problems told at once
 
@@ -170,8 +172,13 @@ def read_table(path: pathlib.Path, text: str) -> tuple[list[str], list[tuple[int
 
 
 def consents(text: str, purpose: str) -> bool:
-    """Whether a row's consent covers a purpose: it says yes to all, or covers it as `duo` has it."""
+    """Whether a row's consent covers a purpose: it says yes to all, or covers it as `duo` has it.
+
+    What says no with other words says no.
+    """
     words = set(re.split(r"[\s;,|]+", text.lower()))
+    if {word.strip(".:!()") for word in words} & set(NO_PURPOSE):
+        return False
     if words & set(ANY_PURPOSE):
         return True
     try:

@@ -115,6 +115,8 @@ def test_one_form_for_all_ways_to_write_it():
         ("HMB TS:2026-13-01", "purpose TS:2026-13-01: '2026-13-01' is no day"),
         ("HMB MOR:soon", "'soon' is no day: write it like 2027-03-31"),
         ("HMB MDS", "include the development of methods"),
+        ("DS:\udcff", r"purpose 'DS:\\udcff' has signs that are no text"),
+        ("DS:\x1b[2J", "has signs that are no text"),
     ],
 )
 def test_bad_consents(purposes, said):
