@@ -47,6 +47,7 @@ from jaxface.metrics.raters import NO_VOTE, Agreement, DawidSkene
 FILE = ("file", "item")  # names of the column with the photograph
 LONG, COUNTS = ("rater", "vote"), ("for", "against")
 ABSTAINED = ("", "-", "?", "abstain", "abstained")
+MOST = 10**9  # votes that a count may tell of
 CLOSE = 1  # votes more for one side than for the other, with which an item is worth another vote
 WEAK = 0.6  # mean share of right answers to either class up to which a voter adds little
 SHOWN_AGAIN = 40  # items on the page; the table has them all
@@ -212,7 +213,8 @@ def _items(columns, rows) -> tuple[str, list[tuple[str, str, int, list]], list[t
     problems = []
     level = "file" if column and rows[0][1][column] else "subject"
     for number, fields in rows:
-        file, subject = fields.get(column, ""), fields.get("subject", "")
+        # A column without a name, as of a table's row numbers, is no file.
+        file, subject = fields[column] if column else "", fields.get("subject", "")
         if not file and not subject:
             problems.append((number, f"{column or 'subject'}: empty: what was voted on?"))
             continue
@@ -317,7 +319,7 @@ def _counted(items) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]:
                 value = float(fields[name])
             except ValueError:
                 value = -1.0
-            if not (value >= 0 and value.is_integer()):
+            if not (0 <= value <= MOST and value.is_integer()):
                 problems.append((number, f"{name}: {fields[name]!r} is no whole number from 0 on"))
                 value = 0.0
             told[name] = int(value)

@@ -74,6 +74,8 @@ def test_votes_on_people(tmp_path):
     read = read_votes(path, "sex")
     assert read.level == "subject" and read.subjects == read.items == ("S1", "S2")
     assert [one["label"] for one in labels(read).values()] == [1, 0]
+    path = write(tmp_path, "0,S1,Ann,female", "1,S2,Ann,male", heading=",subject,rater,vote")
+    assert read_votes(path, "sex").items == ("S1", "S2")  # row numbers, as tables are saved with
 
 
 def test_two_tasks_in_one_file(tmp_path):
@@ -130,6 +132,7 @@ def test_what_spreadsheets_write(tmp_path):
         ("file,for,against", ["a,1.5,1"], ["row 2, for: '1.5' is no whole number"]),
         ("file,for,against", ["a,nan,1"], ["row 2, for: 'nan' is no whole number"]),
         ("file,for,against", ["a,,1"], ["row 2, for: '' is no whole number"]),
+        ("file,for,against", ["a,1e300,1"], ["row 2, for: '1e300' is no whole number"]),
         ("file,for,against", ["a,1,0", "a,1,0"], ["row 3", "'a' has row 2 already"]),
         ("file,for,against", ["a,0,0"], ["no vote on 'smile'"]),
         (
