@@ -10,6 +10,7 @@ What a receipt says of the study comes from `study.toml` beside the ledger, whic
 fills in. No field of it may be empty.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -288,7 +289,10 @@ def write(
 ) -> list[pathlib.Path]:
     """Writes receipt-SUBJECT.json and a page receipt-SUBJECT.LANGUAGE.html each; returns their paths."""
     receipt = record(ledger, subject, languages)
-    stem = f"receipt-{re.sub('[^0-9A-Za-z_.-]', '_', subject)}"
+    plain = re.sub("[^0-9A-Za-z_.-]", "_", subject)
+    if plain != subject:  # another pseudonym may become the same name
+        plain += f"-{hashlib.sha256(subject.encode()).hexdigest()[:8]}"
+    stem = f"receipt-{plain}"
     texts = {f"{stem}.json": json.dumps(receipt, indent=1, ensure_ascii=False) + "\n"}
     texts |= {f"{stem}.{language}.html": page(receipt, language) for language in languages}
     folder = pathlib.Path(folder)

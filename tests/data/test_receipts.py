@@ -309,6 +309,15 @@ def test_an_event_without_a_signed_head_has_no_receipt(ledger, tmp_path):
     assert receipts.record(ledger, "a0000003")["ledger_head"]["number"] == 5
 
 
+def test_two_people_never_share_a_file(ledger, tmp_path):
+    others = ("患者一", "被験二", "a/b", "a_b")
+    ledger.give_all(others, "GRU", now=NOON)
+    files = [receipts.write(ledger, one, tmp_path / "out", ("ja",))[0] for one in others]
+    assert len(set(files)) == 4 and files[-1].name == "receipt-a_b.json"
+    for one, file in zip(others, files):
+        assert json.loads(file.read_text(encoding="utf-8"))["pii_principal_id"] == one
+
+
 def test_where_receipts_cannot_be_written(ledger, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="choose another --output"):
