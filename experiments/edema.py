@@ -30,6 +30,7 @@ demo = replace(
     width=16,
     budgets="all",
     head_steps=40,
+    head_rate=2e-3,  # heads begin as a rule that is nearly right
     steps=30,
     batch=16,
     learning_rate=5e-4,

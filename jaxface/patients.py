@@ -408,10 +408,22 @@ class JobBatches(Examples):
       job, method int32 [b, G], keep int32 [b, G]: the place to keep the finished model in, -1: none
       begin bool [b, G], label float32 [b, G] (1: edema), target float32 [b, G] (spreads about the mean of
       the days learned), draw uint32 [b, G]: what random changes of this frame are drawn by
+      constant float32 [b, G, 2]: what a model's heads begin with beside the slopes of its method
     """
 
-    def __init__(self, frames: Frames, jobs: list[Job], config, spread: float, start, index, count):
+    def __init__(
+        self,
+        frames: Frames,
+        jobs: list[Job],
+        config,
+        spread: float,
+        start: int,
+        index: int,
+        count: int,
+        constants: np.ndarray | None = None,  # [jobs, 2], by default 0
+    ):
         self._frames, self._jobs, self._config, self._spread = frames, jobs, config, spread
+        self._constants = np.zeros([len(jobs), 2]) if constants is None else constants
         self._stream = not frames.fit_in_memory
         kept = [job.subject for job in jobs if not job.test]
         self._keep = [kept.index(job.subject) if not job.test else -1 for job in jobs]
@@ -471,6 +483,7 @@ class JobBatches(Examples):
                     "target": np.float32((table.weight_kg[i] - mean) / self._spread),
                     "draw": draw[1] & np.uint32(0x7FFFFFFF),
                     "begin": np.bool_(local == 0),
+                    "constant": self._constants[n].astype(np.float32),
                     "job": np.int32(n),
                     "method": np.int32(job.method),
                     "keep": np.int32(self._keep[n]),
@@ -516,6 +529,24 @@ def jobs_consumed(frames: Frames, jobs: list[Job], config) -> Callable:
         lambda step: batches.drawn(step, of_frames.seen), frames.who, len(frames.table.id)
     )
     return lambda step: of_frames(step) | (frames.weighed() if step else set())
+
+
+def constants(frames: Frames, jobs: list[Job], network: Callable, rule: np.ndarray) -> np.ndarray:
+    """[jobs, 2]: what makes a common rule [F, 2] (logit, spreads) 0 in the middle of the days learned from.
+
+    Half before and half after dialysis; models of other methods than the first begin without a rule: 0.
+    """
+    rows = target_rows(frames)
+    features = np.zeros([len(frames.table.id), len(rule)])
+    features[rows] = embedded(network, frames.pixels(rows))
+    found = np.zeros([len(jobs), 2])
+    for number, job in enumerate(jobs):
+        if job.method == 0:
+            own = rows_of(frames.table, job.subject, job.days)
+            pre = frames.table.session[own] == "pre"
+            middle = (features[own[pre]].mean(0) + features[own[~pre]].mean(0)) / 2
+            found[number] = -middle @ rule
+    return found
 
 
 def answers(config) -> int:

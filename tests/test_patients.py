@@ -191,3 +191,17 @@ def test_answers_become_kilograms(judged):
 def test_settings_that_cannot_be_used(change, message):
     with pytest.raises(UserError, match=message):
         patients.check(dataclasses.replace(edema_pretrain.tiny, **{"folds": 3} | change))
+
+
+def test_a_rule_is_zero_in_the_middle_of_the_days_learned(judged):
+    frames, _ = judged
+    jobs = patients.plan(frames.targets, 2, ("1", "all"), 0)
+    network = lambda x: np.stack([x.mean((1, 2, 3)), x[:, 0, 0, 0]], 1)
+    rule = np.array([[3.0, -1.0], [0.5, 2.0]])
+    found = patients.constants(frames, jobs, network, rule)
+    for job, constant in zip(jobs, found):
+        rows = patients.rows_of(frames.table, job.subject, job.days)
+        told = patients.embedded(network, frames.pixels(rows)) @ rule + constant
+        pre = frames.table.session[rows] == "pre"
+        middle = (told[pre].mean(0) + told[~pre].mean(0)) / 2
+        assert (constant == 0).all() if job.method else np.abs(middle).max() < 1e-6

@@ -135,6 +135,45 @@ def fit_predict(
     return x[test] @ w + b, predicted
 
 
+def common_rule(
+    features: np.ndarray, label: np.ndarray, weight_kg: np.ndarray, subjects: np.ndarray
+) -> np.ndarray:
+    """What holds within every patient: slopes of `fit_predict`'s two models over many patients.
+
+    Features and weights are taken about each patient's own mean, so that nothing is learned of who is
+    heavy and nobody's constant is: it is the patient's own, of days of his.
+
+    Args:
+      features: [N, F].
+      label: bool [N], edema present; a patient with one class of it adds to the slope of kg alone.
+      weight_kg: [N].
+      subjects: [N].
+
+    Returns:
+      [F, 2]: of the logit, and of kg.
+    """
+    x, label = np.asarray(features, np.float64), np.asarray(label, bool)
+    kg = np.asarray(weight_kg, np.float64)
+    _, index, sizes = np.unique(subjects, return_inverse=True, return_counts=True)
+    centers = np.stack([x[index == i].mean(0) for i in range(len(sizes))])
+    x = x - centers[index]
+    kg = kg - (np.bincount(index, kg) / sizes)[index]
+    spread = x.std(0)
+    varies = spread > 1e-9 * (1 + np.abs(centers).max(0))
+    scale = spread[varies] * np.sqrt(max(1, varies.sum()))
+    x = x[:, varies] / scale
+    gram = x.T @ x / len(x) + PENALTY * np.eye(x.shape[1])
+    slope = np.linalg.solve(gram, x.T @ kg / len(x))
+    share = (np.bincount(index, label) / sizes)[index]
+    both = (share > 0) & (share < 1)
+    w = np.zeros(x.shape[1])
+    if both.any():
+        w, _ = _logistic(x[both], np.where(label[both], 1.0, -1.0), 0.0)
+    rule = np.zeros([len(varies), 2])
+    rule[varies] = np.stack([w, slope], 1) / scale[:, None]
+    return rule
+
+
 def features_histogram(images_u8: np.ndarray) -> np.ndarray:
     """Share of a frame's pixels in each of 16 steps of red, green and blue, [N, 48].
 

@@ -6,6 +6,7 @@ those after it, and to predict the body weight in kg. That changes are small and
 there is a model for each. Layers, losses and schedules of the paper are not known; these are ours:
 
   heads on the encoder's features: a logit of "edema present", and kg about the mean of the days learned
+  they begin as the linear rule that holds within the patients of pre-training, about the patient's middle
   first the heads alone on frozen features, then the whole network; cross-entropy + |kg - kg'| / s
 
 Models are judged on days they have not seen: each day of each target patient is left out in turn, and
@@ -28,6 +29,7 @@ import optax
 from jaxface import patients
 from jaxface.data import video
 from jaxface.errors import UserError, nearest
+from jaxface.metrics import edema_baselines
 from jaxface.models import resnet
 from jaxface.ops.handheld import vary_frames
 from jaxface.parallel import gather, pmean
@@ -109,7 +111,10 @@ def build(config: Config, start=None) -> System:
 
     @functools.cache
     def consumed():
-        return patients.jobs_consumed(frames, jobs(), config)
+        """Who is in the heads' common rule, and whoever the models learn from."""
+        ruled = {one for row in frames.learned_from for one in frames.who(row)} if start else set()
+        drawn = patients.jobs_consumed(frames, jobs(), config)
+        return lambda step: drawn(step) | ruled
 
     def groups() -> int:
         return -(-len(jobs()) // count)
@@ -119,6 +124,30 @@ def build(config: Config, start=None) -> System:
         """kg that weights are measured in: of the patients of pre-training, whom all may know."""
         table, rows = frames.table, frames.learned_from
         return patients.within(table.weight_kg[rows], table.subject[rows], table.video[rows])[1]
+
+    def pretrained():
+        """The encoder that models start from, as a function of frames."""
+        variables = {
+            "params": start["params"]["encoder"],
+            "batch_stats": start["model_state"]["encoder"],
+        }
+        return functools.partial(infer, variables)
+
+    @functools.cache
+    def rule() -> np.ndarray:
+        """[F, 2]: logit, and weight in spreads, of the features of the patients of pre-training."""
+        table, rows = frames.table, frames.learned_from
+        slopes = edema_baselines.common_rule(
+            patients.embedded(pretrained(), frames.pixels(rows)),
+            table.session[rows] == "pre",
+            table.weight_kg[rows],
+            table.subject[rows],
+        )
+        return slopes / [1, spread()]
+
+    @functools.cache
+    def constants() -> np.ndarray | None:
+        return patients.constants(frames, jobs(), pretrained(), rule()) if start else None
 
     def init(key):
         key_e, key_h = jax.random.split(key)
@@ -209,6 +238,7 @@ def build(config: Config, start=None) -> System:
         fresh = jax.tree.map(
             lambda x: x[place["method"]], (state.params["start"], state.model_state["start"])
         ) + (jax.tree.map(jnp.zeros_like, state.opt_state),)
+        fresh[0]["heads"]["Dense_0"]["bias"] = batch["constant"][0]
         now = unless(begin, now, fresh)
 
         # The same draws for every method, so that they differ in nothing but what they start from.
@@ -258,7 +288,7 @@ def build(config: Config, start=None) -> System:
 
     def batches(first, process_index=0, process_count=1):
         return patients.JobBatches(
-            frames, jobs(), config, spread(), first, process_index, process_count
+            frames, jobs(), config, spread(), first, process_index, process_count, constants()
         )
 
     infer = jax.jit(
@@ -333,9 +363,8 @@ def build(config: Config, start=None) -> System:
         own = {"encoder": at(state.params["start"])["encoder"]}
         nets, kept = started(own, {"encoder": at(state.model_state["start"])}, start)
         put = lambda old, new: np.concatenate([np.asarray(new)[None], np.asarray(old)[1:]])
-        params = state.params["start"] | {
-            "encoder": jax.tree.map(put, state.params["start"]["encoder"], nets["encoder"])
-        }
+        heads = {"Dense_0": {"kernel": rule().astype(np.float32), "bias": np.zeros(2, np.float32)}}
+        params = jax.tree.map(put, state.params["start"], nets | {"heads": heads})
         return state.replace(
             params=state.params | {"start": params},
             model_state=state.model_state

@@ -181,3 +181,38 @@ def test_frames_of_any_number():
             features(images.astype(np.float32))
         with pytest.raises(ValueError, match="too small"):
             features(images[:, :2])
+
+
+def test_common_rule_is_what_holds_within_everybody():
+    """Slopes are those of ridge regression on what is left of each patient's mean; by a slow reference."""
+    rng = np.random.default_rng(0)
+    subjects = np.repeat([f"P{i}" for i in range(6)], 20)
+    label = np.tile([True, False], 60)
+    constant = np.repeat(
+        rng.normal(size=(6, 4)) * 30, 20, 0
+    )  # who it is, far above what fluid does
+    x = constant + rng.normal(size=(120, 4)) + label[:, None] * [1.0, 0, 0, 0]
+    x[:, 3] = 7.0  # tells nothing
+    kg = 60 + constant[:, 1] + 2.0 * label + 0.1 * rng.normal(size=120)
+    rule = baselines.common_rule(x, label, kg, subjects)
+    within = lambda v: np.concatenate(
+        [v[subjects == s] - v[subjects == s].mean(0) for s in np.unique(subjects)]
+    )
+    z, left = within(x)[:, :3], within(kg)
+    scale = z.std(0) * np.sqrt(3)
+    z = z / scale
+    wanted = (
+        np.linalg.solve(z.T @ z / 120 + baselines.PENALTY * np.eye(3), z.T @ left / 120) / scale
+    )
+    np.testing.assert_allclose(rule[:3, 1], wanted, rtol=1e-9)
+    assert (rule[3] == 0).all() and rule[0, 0] > 2 * np.abs(rule[1:3, 0]).max()
+    # Nothing changes when a patient is heavier or looks otherwise, all days alike.
+    again = baselines.common_rule(x - constant, label, kg - constant[:, 1], subjects)
+    np.testing.assert_allclose(again, rule, rtol=1e-5, atol=1e-7)
+    # One class of a patient teaches no logit.
+    only = np.where(subjects == "P0", True, label)
+    alone = subjects != "P0"
+    few = baselines.common_rule(x[alone], label[alone], kg[alone], subjects[alone])
+    some = baselines.common_rule(x, only, kg, subjects)
+    assert np.abs(some[:3, 0] / few[:3, 0] - 1).max() < 0.2
+    assert (baselines.common_rule(x, np.ones(120, bool), kg, subjects)[:, 0] == 0).all()

@@ -176,3 +176,34 @@ def test_settings_that_cannot_train(change, message):
 def test_starting_from_another_kind_of_network():
     with pytest.raises(UserError, match="no encoder in it: name a run of edema_pretrain"):
         run(CONFIG, clinic_of(CONFIG), {"params": {"generator": {}}}, steps=1)
+
+
+def test_transferred_heads_begin_as_the_common_rule():
+    """Slopes of the rule that holds within the other patients, a constant of the patient's own days."""
+    config = dataclasses.replace(CONFIG, head_rate=1e-9)
+    clinic, begun = clinic_of(config), pretrained(config)
+    variables = {
+        "params": begun["params"]["encoder"],
+        "batch_stats": begun["model_state"]["encoder"],
+    }
+    network = jax.jit(
+        lambda x: patients.encoder(config).apply(variables, edema.resnet.normalize(x))
+    )
+    table, rows = clinic.table, clinic.learned_from
+    spread = patients.within(table.weight_kg[rows], table.subject[rows], table.video[rows])[1]
+    rule = edema.edema_baselines.common_rule(
+        patients.embedded(network, clinic.pixels(rows)),
+        table.session[rows] == "pre",
+        table.weight_kg[rows],
+        table.subject[rows],
+    ) / [1, spread]
+    jobs = patients.plan(clinic.targets, 2, ("all",), config.seed)
+    constants = patients.constants(clinic, jobs, network, rule)
+    assert jobs[0].method == 0 and jobs[1].method == 1 and np.abs(constants[0]).min() > 1e-3
+    _, state = run(config, clinic, begun, steps=1)
+    heads = state.params["now"]["heads"]["Dense_0"]
+    np.testing.assert_allclose(heads["kernel"][0], rule, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(heads["bias"][0], constants[0], rtol=1e-4, atol=1e-5)
+    _, state = run(config, clinic, begun, steps=config.num_steps + 1)
+    scratch = jax.tree.leaves(state.params["now"]["heads"])
+    assert max(np.abs(x).max() for x in scratch) < 1e-6
