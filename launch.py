@@ -26,6 +26,7 @@
 
 import errno
 import os
+import shlex
 import sys
 
 # The first thing that happens: from here on SIGTERM is answered, even while JAX is being imported.
@@ -225,7 +226,7 @@ def main(argv: list[str], preemption: Preemption) -> int:
         "experiment": name,
         "scale": scale,
         "title": experiments()[name],
-        "command": " ".join(["python", *argv]),
+        "command": shlex.join(["python", *argv]),
     }
     ledger = getattr(config, "ledger", "")
     gate = lineage.Gate(ledger, args.allow_withdrawn, terminal.say)

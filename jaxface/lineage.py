@@ -253,7 +253,11 @@ def refusal(path: pathlib.Path, found: dict[str, str], run: dict | None) -> User
 
 def retrain(run: dict, workdir: pathlib.Path, init_from: str | None = None) -> str:
     """The command that trains a run once more, into another folder and, if given, from other networks."""
-    words = shlex.split(str(run.get("command") or "python launch.py --experiment=NAME"))
+    command = str(run.get("command") or "python launch.py --experiment=NAME")
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an older run's, kept without quotes: an apostrophe opens none
+        words = command.split()
     left = ["--mode=", "--workdir=", "--allow_withdrawn"] + ["--init_from="] * bool(init_from)
     kept = [word for word in words if not word.startswith(tuple(left))]
     kept += [f"--workdir={workdir}"] + ([f"--init_from={init_from}"] if init_from else [])

@@ -42,6 +42,7 @@ from PIL import Image
 
 from jaxface import checkpoint, lineage, weights
 from jaxface.data.consent import Ledger
+from jaxface.data.manifest import NAME
 from jaxface.errors import UserError
 from jaxface.reports import report
 
@@ -145,7 +146,7 @@ def survey(subject: str, under: Iterable[pathlib.Path], ledger: pathlib.Path) ->
                 folders[:] = []
             elif {"dataset_info.json", "features.json"} <= set(files):
                 versions.append(here)
-            elif here.name.isdigit() and checkpoint.MANIFEST in files:
+            elif checkpoint.MANIFEST in files and (here.name.isdigit() or "meta" in folders):
                 models.add_checkpoint(here)
                 folders[:] = []
                 continue
@@ -197,6 +198,7 @@ class Models:
         self._parents: dict[str, set[str]] = {}
 
     def add_checkpoint(self, path: pathlib.Path) -> None:
+        """A step's folder, or a copy of one or one set aside, which has another name."""
         run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
         try:
             digest, meta = checkpoint.read_meta(path)
@@ -206,7 +208,9 @@ class Models:
         if "lineage" not in meta:
             self.unknown.append(f"{path} does not say whose data it owes to: it is older than that")
         self._learn(lineage.ancestry(meta.get("lineage"), digest))
-        self.found.append(Model(path, digest, digest, int(path.name), run))
+        step, own = (meta.get("data") or {}).get("step", 0), path.name.isdigit()
+        model = Model(path, digest, digest, int(path.name) if own else step, run if own else None)
+        self.found.append(model)
 
     def add_lists(self, folder: pathlib.Path, files: list[str]) -> None:
         for name in (name for name in files if name.endswith(".json")):
@@ -434,13 +438,13 @@ def _manifest(path: pathlib.Path, subject: str, runs: list[Run]) -> Table | None
     """A manifest with rows of the person, and which files these name that are there."""
     rows = _lines(path)
     columns = _columns(rows)
-    if not {"file", "subject", "consent"} <= set(columns):
+    bases, named = [path.parent], path.name == NAME or "consent" in columns
+    for run in runs:  # a manifest may lie elsewhere than the photographs, and be called anything
+        if pathlib.Path(run.config.get("manifest") or os.devnull).resolve() == path.resolve():
+            named = True
+            bases.append(pathlib.Path(run.config.get("data_dir") or path.parent).resolve())
+    if not named or not {"file", "subject"} <= set(columns):
         return None
-    bases = [path.parent]
-    for run in runs:  # a manifest may lie elsewhere than the photographs
-        named, folder = run.config.get("manifest"), run.config.get("data_dir")
-        if named and folder and pathlib.Path(named).resolve() == path.resolve():
-            bases.append(pathlib.Path(folder).resolve())
     table = Table(path, [])
     for number, (_, fields) in enumerate(rows[1:], start=2):
         row = dict(zip(columns, fields))

@@ -185,6 +185,18 @@ def test_withdrawn_people_close_a_copied_checkpoint_by_the_ledger(place, tmp_pat
     train.newest(system, config, Workdir(folder / "run", gate=lineage.Gate(str(folder / "ledger"))))
 
 
+@pytest.mark.parametrize(
+    "command,folder",
+    [
+        ("python launch.py '--data_dir=/home/o b'", "'--data_dir=/home/o b'"),
+        ("python launch.py --data_dir=/home/o'brien", """'--data_dir=/home/o'"'"'brien'"""),
+    ],
+)
+def test_a_refusal_repeats_any_command(command, folder, tmp_path):
+    refused = lineage.refusal(tmp_path / "5", {"p": "2026-01-02"}, {"command": command})
+    assert f"python launch.py {folder} --workdir=NEW_FOLDER" in str(refused)
+
+
 def test_a_tombstone_holds_for_its_content_alone(place, tmp_path):
     path = tmp_path / "7"
     stone = lineage.tombstone(path)

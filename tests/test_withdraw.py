@@ -290,6 +290,28 @@ def test_a_person_held_out_marks_no_model(made, tree):
     assert str(tree / "run/results.json") in page and "To train anew" not in page
 
 
+def test_a_manifest_without_consents_and_a_renamed_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXFACE_KEYS", str(tmp_path / "keys"))
+    photos, copy = tmp_path / "tree/photos", tmp_path / "tree/best"
+    ledger = Ledger.open(photos / "consent", create=True)
+    ledger.give_all(["S1", "S2"], "GRU")
+    (photos / "manifest.csv").write_text("file,subject\na.jpg,S1\nb.jpg,S2\n")
+    for name in ("a.jpg", "b.jpg"):
+        (photos / name).write_bytes(name.encode())
+    saving = Checkpoints(tmp_path / "checkpoints")
+    told = {"consumed": {lineage.alias("S1"): ["00"]}, "ancestors": []}
+    saving.save(
+        3, {"x": np.zeros(2, np.float32)}, {"data": {"step": 3}, "lineage": told}, wait=True
+    )
+    shutil.move(tmp_path / "checkpoints/3", copy)
+    page = withdraw.withdraw("S1", photos / "consent", [tmp_path / "tree"], "erase")
+    assert f"{copy} (step 3, learned from the person)" in page
+    with pytest.raises(UserError, match="1 person"):
+        Checkpoints(tmp_path / "tree").load(copy)
+    assert sorted(p.name for p in photos.glob("*.jpg")) == ["b.jpg"]
+    assert (photos / "manifest.csv").read_text() == "file,subject\nb.jpg,S2\n"
+
+
 class Interrupted(Exception):
     """The power fails."""
 
