@@ -23,6 +23,7 @@ from jaxface.errors import UserError, nearest
 from jaxface.models import stylegan3
 from jaxface.weights import kinds
 from jaxface.weights.unpickle import shown
+from jaxface.workdir import Workdir
 
 KEPT = (
     "params/discriminator",
@@ -272,9 +273,10 @@ def pack(workdir: str, file: str, allow_withdrawn: bool = False) -> int:
     tree, meta = Checkpoints(path, log=print, gate=gate).load(path)
     if path.name.isdigit() and not (path / "checkpoints").is_dir():
         path = path.parent
-    lineage.keep_list(
-        path.parent if path.name == "checkpoints" else path, gate.lineage, gate.digest
-    )
+    path = path.parent if path.name == "checkpoints" else path
+    lineage.keep_list(path, gate.lineage, gate.digest)
+    if gate.allowed:
+        Workdir(path, gate=gate).note_lineage()
     flat = flax.traverse_util.flatten_dict(tree, sep="/")
     arrays = {
         name: value.astype(np.float16) if value.dtype == np.float32 and value.ndim > 1 else value

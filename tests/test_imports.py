@@ -40,7 +40,7 @@ MAY = {
     "cache": set(),
     "tours": set(),
     "weights": {"models", "cache"},
-    "start": {"checkpoint", "lineage", "weights", "models"},
+    "start": {"checkpoint", "lineage", "weights", "models", "workdir"},
     "export": {"weights"},
     "train": {"export", "parallel", "checkpoint", "lineage", "preemption", "reports", "workdir"},
     "withdraw": {"checkpoint", "lineage", "data", "reports", "weights"},

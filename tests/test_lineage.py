@@ -147,6 +147,20 @@ def test_packs_name_the_checkpoint_and_nobody(place, tmp_path):
     assert kept[0]["consumed"] == meta["lineage"]["consumed"]
 
 
+def test_a_pack_in_spite_of_a_withdrawal_is_recorded(tmp_path):
+    state = {"step": np.int32(3), "params": {"generator": {"w": np.zeros(2, np.float32)}}}
+    saved = Checkpoints(tmp_path / "checkpoints")
+    saved.save(3, state, {}, wait=True)
+    people = [{"person": "p", "on": "2026-01-02"}]
+    stone = {"digest": saved.digest(3), "withdrawn": people}
+    lineage.tombstone(tmp_path / "checkpoints/3").write_text(json.dumps(stone))
+    with pytest.raises(UserError, match="1 person"):
+        start.pack(str(tmp_path), str(tmp_path / "pack.npz"))
+    start.pack(str(tmp_path), str(tmp_path / "pack.npz"), allow_withdrawn=True)
+    (allowed,) = json.loads((tmp_path / "lineage.json").read_text())["allowed"]
+    assert allowed["checkpoint"] == saved.digest(3) and allowed["people"] == 1
+
+
 def test_withdrawn_people_close_a_copied_checkpoint_by_the_ledger(place, tmp_path, capsys):
     folder, config, child = place
     ledger = study.consent(tmp_path / "ledger", tmp_path / "keys")
