@@ -106,6 +106,11 @@ def check_subject(name: str) -> None:
     )
 
 
+def _folded(name: str) -> str:
+    """What is the same for all spellings of a name: composed or not, wide or not, large or small."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
 class Ledger:
     """The consent of a study. Nothing is answered from a ledger that does not verify."""
 
@@ -114,6 +119,7 @@ class Ledger:
         self._chain = chain.Chain(folder, keys)
         self._events: list[Event] = []
         self._states: dict[str, State] = {}
+        self._forms: dict[str, str] = {}  # subjects by what their name is in any spelling
         self._reads = 0
 
     @classmethod
@@ -197,7 +203,7 @@ class Ledger:
         asked, today = duo.use(purpose), _day(now)
         state = self.state(subject)
         if state is None:
-            return "never given"
+            return f"never given{self._other_form(subject)}"
         if state.newest.kind in ("withdrawn", "expired"):
             return f"{state.newest.kind} on {state.newest.time[:10]}"
         if state.expires and today.isoformat() > state.expires:
@@ -243,7 +249,8 @@ class Ledger:
           method: one of METHODS, "" if it is not known.
           now: time of the event, if it is not now: older records that are brought in, tests.
 
-        Raises UserError: no pseudonym, no purpose, no private key here; TamperedError.
+        Raises UserError: no pseudonym, no purpose, no private key here, a name that is on the ledger in
+        another spelling; TamperedError.
         """
         return self.give_all([subject], purposes, expires=expires, method=method, now=now)[0]
 
@@ -309,7 +316,8 @@ class Ledger:
 
     def _follow(self) -> None:
         if self._reads != self._chain.reads:
-            self._events, self._states, self._reads = [], {}, self._chain.reads
+            self._events, self._states, self._forms = [], {}, {}
+            self._reads = self._chain.reads
         for fields in self._chain.events[len(self._events) :]:
             known = {name: fields[name] for name in Event._fields if name in fields}
             event = Event(**known | {"purposes": tuple(fields.get("purposes", ()))})
@@ -320,7 +328,13 @@ class Ledger:
                 given=event if event.kind == "given" else old.given,
                 expires=event.expires if anew else old.expires,
             )
+            self._forms.setdefault(_folded(event.subject), event.subject)
             self._events.append(event)
+
+    def _other_form(self, subject: str) -> str:
+        """How one who is not on the ledger is spelled there, as an end of a sentence; "" if not at all."""
+        form = self._forms.get(_folded(subject))
+        return f" (it is on the ledger as {form!r})" if form else ""
 
     def _record(
         self,
@@ -337,19 +351,26 @@ class Ledger:
         subjects, time = list(subjects), _time(now)
         for subject in subjects:
             check_subject(subject)
-        if len(set(subjects)) < len(subjects):
+        if len(set(map(_folded, subjects))) < len(subjects):
             raise UserError("a subject is named twice: name everybody once.")
 
         def drafts() -> list[dict]:
             self._follow()
-            for subject in subjects if kind != "given" else ():
+            for subject in subjects:
                 state = self._states.get(subject)
-                if state is None:
+                form = self._other_form(subject)
+                if state is None and kind == "given" and form:
                     raise UserError(
-                        f"subject {subject!r} is not on the ledger {self.folder}: look who is with "
+                        f"subject {subject!r} differs in spelling alone from one of {self.folder}{form}: "
+                        "a withdrawal of one would not hold for the other. Write the name as it is "
+                        "there; somebody else needs another name."
+                    )
+                if state is None and kind != "given":
+                    raise UserError(
+                        f"subject {subject!r} is not on the ledger {self.folder}{form}: look who is with "
                         f"python -m jaxface.data.consent list {self.folder}"
                     )
-                if kind != "withdrawn" and state.newest.kind == "withdrawn":
+                if kind not in ("given", "withdrawn") and state.newest.kind == "withdrawn":
                     raise UserError(
                         f"subject {subject!r} withdrew on {state.newest.time[:10]}: only a new consent "
                         "(given) can follow."

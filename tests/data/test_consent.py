@@ -233,6 +233,29 @@ def test_pseudonyms_in_use_are_taken():
         check_subject(name)
 
 
+@pytest.mark.parametrize(
+    "form,other", [("S2", "s2"), ("caf\u00e9", "cafe\u0301"), ("S2", "\uff33\uff12")]
+)
+def test_one_name_in_two_spellings(tmp_path, form, other):
+    """Else two people would come of one, and a withdrawal would leave one of them in use."""
+    folder = tmp_path / "l"
+    ledger = Ledger.open(folder, create=True)
+    with pytest.raises(UserError, match="named twice"):
+        ledger.give_all([form, other], "GRU")
+    ledger.give(form, "GRU")
+    for asked in (ledger, Ledger.open(folder)):
+        for names in ([other], ["S1", other]):
+            with pytest.raises(UserError, match=f"spelling alone .* as '{form}'"):
+                asked.give_all(names, "GRU")
+        with pytest.raises(UserError, match=f"is not on the ledger .* as '{form}'"):
+            asked.withdraw(other)
+        assert asked.refusal(other, "GRU") == f"never given (it is on the ledger as '{form}')"
+    ledger.withdraw(form)
+    with pytest.raises(UserError, match="spelling alone"):
+        ledger.give(other, "GRU")
+    assert ledger.give(form, "GRU").number == 3 and ledger.subjects() == (form,)
+
+
 def test_drawn_numbers(monkeypatch):
     drawn = {draw_number() for _ in range(200)}
     assert len(drawn) > 190 and all(re.fullmatch("a0[0-9a-f]{6}", one) for one in drawn)
