@@ -96,9 +96,9 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
             meta = {"config": as_dict(config), "data": {"step": step}, "run": about}
             if workdir.writes:  # nobody else saves
                 meta["lineage"] = origin.at(step)
-                now = lineage.summary(meta["lineage"]) | {"step": step}
-                workdir.note_lineage(now=now)
             checkpoints.save(step, state, meta, wait=wait)
+            if workdir.writes:  # after it: on a full disk the save makes room
+                note_lineage(workdir, now=lineage.summary(meta["lineage"]) | {"step": step})
 
     def sample(step, state):
         preemption.offer(step, state)
@@ -460,8 +460,9 @@ def provenance(config: RunConfig, step: int) -> dict[str, str]:
 def write_lineage(workdir: Workdir, config: RunConfig, restored, about: dict) -> None:
     """Adds this start to lineage.json: what was read, with which versions, from which parent."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
-    workdir.note_lineage(
-        {
+    note_lineage(
+        workdir,
+        start={
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "from_step": 0 if restored is None else int(restored[0].step),
             "data": config.data,
@@ -472,5 +473,16 @@ def write_lineage(workdir: Workdir, config: RunConfig, restored, about: dict) ->
             "versions": {name: importlib.metadata.version(name) for name in packages},
             "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
             "processes": jax.process_count(),
-        }
+        },
     )
+
+
+def note_lineage(workdir: Workdir, **what: dict) -> None:
+    """`Workdir.note_lineage` of a run under way, which is not to be lost over a file beside it.
+
+    The checkpoints hold what it says as well.
+    """
+    try:
+        workdir.note_lineage(**what)
+    except UserError as error:
+        say(f"{error} Training goes on without it.")

@@ -28,6 +28,7 @@ from jaxface.errors import UserError
 from jaxface.reports import readings
 from jaxface.reports.grid import save_film, save_grid
 from jaxface.system import Figure, Film, Result
+from jaxface.terminal import say
 
 # Fields that may differ when a run is continued: how long, how often, where things lie.
 MAY_CHANGE = {
@@ -57,6 +58,7 @@ class Workdir:
         self.path = pathlib.Path(path)
         self.writes = writes
         self.gate = gate or lineage.Gate()  # that its checkpoints pass
+        self._starts: list[dict] = []  # that lineage.json does not have yet
         self._lock = threading.Lock()  # the main thread and the one that answers SIGTERM both note
 
     def prepare(self, config: dict, about: dict) -> None:
@@ -113,18 +115,50 @@ class Workdir:
     def note_lineage(self, start: dict | None = None, now: dict | None = None) -> None:
         """Writes to lineage.json what a run was started with, what its newest checkpoint owes to, and what
         the gate has let through in spite of a withdrawal.
+
+        A file that does not hold what it should is set aside as lineage.json.damaged, and a new one begun.
+
+        Raises:
+          UserError: the file cannot be read or written. A start is then noted by the next call that can.
         """
         if not self.writes:
             return
         file = self.path / "lineage.json"
         with self._lock:
-            content = json.loads(file.read_text()) if file.exists() else {}
-            content.setdefault("starts", []).extend([start] if start else [])
-            if now:
-                content["now"] = now
-            allowed = content.get("allowed", [])
-            allowed += [one for one in self.gate.allowed if one not in allowed]
-            write_json(file, content | ({"allowed": allowed} if allowed else {}))
+            self._starts += [start] if start else []
+            try:
+                content = self._read_lineage(file)
+                content["starts"] = content.get("starts", []) + self._starts
+                if now:
+                    content["now"] = now
+                allowed = content.get("allowed", [])
+                allowed += [one for one in self.gate.allowed if one not in allowed]
+                write_json(file, content | ({"allowed": allowed} if allowed else {}))
+            except OSError as error:
+                raise UserError(
+                    f"{file} cannot be written ({error.strerror or error}): it must be a file that you may "
+                    "write to, on a disk with space."
+                ) from None
+            self._starts = []
+
+    def _read_lineage(self, file: pathlib.Path) -> dict:
+        """What lineage.json holds; {} where there is none, or none that is whole, which is set aside."""
+        try:
+            content = json.loads(file.read_text())
+            lists = (content.get("starts", []), content.get("allowed", []))
+            if all(isinstance(one, list) for one in lists):
+                return content
+        except FileNotFoundError:
+            return {}
+        except (ValueError, AttributeError):  # no JSON, or no object
+            pass
+        aside, number = file.with_name(f"{file.name}.damaged"), 1
+        while aside.exists():
+            number += 1
+            aside = file.with_name(f"{file.name}.damaged-{number}")
+        os.replace(file, aside)
+        say(f"{file} is damaged: it is kept as {aside.name}, and a new one begins.")
+        return {}
 
     # ---- results and pictures ----
 

@@ -1,14 +1,17 @@
 """Small print of the loop: when it stops, what it remembers."""
 
+import errno
 import json
 
 import numpy as np
 import pytest
 
 from jaxface import train
+from jaxface import workdir as workdir_module
 from jaxface.errors import UserError
 from jaxface.system import Result, RunConfig, fit
-from jaxface.workdir import Workdir
+from jaxface.workdir import Workdir, write_json
+from tests import study
 
 
 def test_too_many_skipped_updates_stop_the_run_by_name():
@@ -33,6 +36,43 @@ def test_records_after_the_checkpoint_are_written_again(tmp_path):
     log.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(r["step"], r["value"]) for r in lines] == [(1, 0.5), (2, 1.0), (3, 9.0)]
+
+
+@pytest.mark.parametrize("text", ['{"starts": [', "[]", '{"starts": null}', "\0"])
+def test_a_damaged_lineage_is_set_aside(tmp_path, capsys, text):
+    file = tmp_path / "lineage.json"
+    for number, name in enumerate(("lineage.json.damaged", "lineage.json.damaged-2"), start=1):
+        file.write_text(text * number)
+        Workdir(tmp_path).note_lineage({"from_step": number}, {"step": 5})
+        assert (tmp_path / name).read_text() == text * number
+        content = {"starts": [{"from_step": number}], "now": {"step": 5}}
+        assert json.loads(file.read_text()) == content
+        assert f"it is kept as {name}" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "lineage.json.damaged").read_text() == text
+
+
+def test_a_run_goes_on_where_its_lineage_cannot_be_written(tmp_path, capsys, monkeypatch):
+    run, saved = tmp_path / "run", []
+
+    def write(path, content):
+        """As long as there is no second checkpoint the disk is full."""
+        if path.name == "lineage.json":
+            saved.append((run / "checkpoints/2").exists())
+            if not saved[-1]:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        write_json(path, content)
+
+    study.photograph(tmp_path / "photographs")
+    monkeypatch.setattr(workdir_module, "write_json", write)
+    study.run(run, study.Config(data_dir=str(tmp_path / "photographs"), steps=2, save_every=2))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "lineage.json cannot be written (No space left on device)" in said
+    assert saved == [False, True]  # the start, and after the save that it waited for
+    content = json.loads((run / "lineage.json").read_text())
+    assert content["now"]["step"] == 2  # and the start is noted late
+    assert [one["from_step"] for one in content["starts"]] == [0]
+    with pytest.raises(UserError, match="lineage.json cannot be written"):
+        Workdir(tmp_path / "photographs/manifest.csv").note_lineage()
 
 
 def test_results_hold_no_number_that_json_has_not(tmp_path):
