@@ -216,6 +216,10 @@ def main(argv: list[str], preemption: Preemption) -> int:
             setattr(config, field, getattr(args, field))
     if getattr(config, "ledger", None) == "":
         config.ledger = in_folder(config.data_dir)  # so that config.json and lineage.json name it
+    elif getattr(config, "ledger", None):
+        config.ledger = os.path.abspath(
+            config.ledger
+        )  # checkpoints are read from other folders too
     if args.init_from is not None:
         config.init_from = "" if args.init_from == "none" else args.init_from
     if not config.build_dir:

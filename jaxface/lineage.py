@@ -179,9 +179,11 @@ class Gate:
     ):
         """
         Args:
-          ledger: its folder; "": the one that a checkpoint's own config names, if it is there.
+          ledger: its folder; "": the one that a checkpoint's own config names, if it is there; where it
+            is not, that is said.
           allow: what --allow_withdrawn says.
-          say: called with a line on each thing that is let through in spite of a withdrawal.
+          say: called with a line on each thing that is let through in spite of a withdrawal, or without
+            the ledger that it names.
         """
         self._ledger, self._allow, self._say = ledger, allow, say
         self.digest, self.lineage, self.allowed = "", None, []
@@ -198,7 +200,7 @@ class Gate:
             not there or was changed.
         """
         lineage = meta.get("lineage")
-        found = withdrawals(path, digest) | self._by_ledger(meta, lineage)
+        found = withdrawals(path, digest) | self._by_ledger(path, meta, lineage)
         if found and not self._allow:
             raise refusal(path, found, meta.get("run"))
         if found:
@@ -217,13 +219,18 @@ class Gate:
             )
         self.digest, self.lineage = digest, lineage
 
-    def _by_ledger(self, meta: dict, lineage: dict | None) -> dict[str, str]:
+    def _by_ledger(self, path: pathlib.Path, meta: dict, lineage: dict | None) -> dict[str, str]:
         if not lineage:
             return {}
         folder = self._ledger
         if not folder:
             own = (meta.get("config") or {}).get("ledger") or ""
             folder = own if own and chain.exists(own) else ""
+            if own and not folder:
+                self._say(
+                    f"{path} was trained under the consent ledger {own}, which is not there: nobody was "
+                    "asked who has withdrawn. Put it back, or name its folder where there is --ledger=DIR."
+                )
         if not folder:
             return {}
         ledger, found = Ledger.open(folder), {}

@@ -7,12 +7,13 @@ import types
 import numpy as np
 import pytest
 
+import launch
 from jaxface import lineage, patients, start, train, uv
 from jaxface.checkpoint import Checkpoints, read_meta
 from jaxface.data import pipeline
 from jaxface.errors import UserError
 from jaxface.reports import report
-from jaxface.systems import edema
+from jaxface.systems import cleftgan, edema
 from jaxface.workdir import Workdir
 from tests import study
 from tests.clinic import Clinic
@@ -197,6 +198,52 @@ def test_withdrawn_people_close_a_copied_checkpoint_by_the_ledger(place, tmp_pat
             folder / "run/checkpoints/1"
         )
     train.newest(system, config, Workdir(folder / "run", gate=lineage.Gate(str(folder / "ledger"))))
+
+
+def test_a_ledger_that_is_not_there_is_said(place, tmp_path):
+    folder, config, _ = place
+    path, said = folder / "run/checkpoints/1", []
+    digest, meta = read_meta(path)
+    lineage.Gate(say=said.append)(path, digest, meta)
+    assert said == []
+    meta["config"]["ledger"] = str(tmp_path / "moved")
+    lineage.Gate(say=said.append)(path, digest, meta)
+    (line,) = said
+    assert str(path) in line and str(tmp_path / "moved") in line and "not there" in line
+    said.clear()
+    for gate in (lineage.Gate(config.ledger, say=said.append), lineage.Gate(say=said.append)):
+        gate(path, digest, meta)
+        meta["config"]["ledger"] = ""
+    assert said == []
+
+
+@pytest.mark.parametrize("asked", [(), ("--ledger=photographs/consent/",)])
+def test_a_launched_run_names_its_ledger_for_every_working_directory(
+    asked, tmp_path, monkeypatch, capsys
+):
+    """And the ledger among the photographs is not asked about normal faces, however it is named."""
+    monkeypatch.setenv("JAXFACE_KEYS", str(tmp_path / "keys"))
+    lineage.Ledger.open(tmp_path / "photographs/consent", create=True)
+    lineage.Ledger.open(tmp_path / "everybody", create=True)
+    monkeypatch.chdir(tmp_path)
+    opened, runs = [], []
+    empty = types.SimpleNamespace(fits_in_memory=False)
+    monkeypatch.setattr(pipeline, "open_faces", lambda config: opened.append(config) or empty)
+    monkeypatch.setattr(train, "dry_run", lambda *run: runs.append(run) or 0)
+    arguments = ["--experiment=cleftgan:tiny", "--data_dir=photographs", "--workdir=run"]
+    arguments += ["--config.data=cleft_folder", "--config.normals=face_folder", "--dry_run", *asked]
+    assert launch.guarded(["launch.py", *arguments], study.Calm()) == 0, capsys.readouterr()
+    ((_, config, _),) = runs
+    assert config.ledger == str(tmp_path / "photographs/consent")
+    for ledger, for_normals in (
+        (config.ledger, ""),
+        ("photographs/consent/", ""),
+        ("everybody", "everybody"),
+    ):
+        opened.clear()
+        cleftgan.build(dataclasses.replace(config, ledger=ledger)).resident()
+        normals = next(one for one in opened if one.data == "face_folder")
+        assert normals.ledger == for_normals
 
 
 @pytest.mark.parametrize(

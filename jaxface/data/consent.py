@@ -383,8 +383,8 @@ class Ledger:
 
 
 def in_folder(folder: str | os.PathLike) -> str:
-    """Path of the ledger that lies in a folder of data, "" if none does or no folder is named."""
-    place = pathlib.Path(folder or os.devnull) / IN_FOLDER
+    """Absolute path of the ledger that lies in a folder of data, "" if none does or none is named."""
+    place = pathlib.Path(os.path.abspath(folder or os.devnull)) / IN_FOLDER
     return str(place) if chain.exists(place) else ""
 
 

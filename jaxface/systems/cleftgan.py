@@ -9,6 +9,7 @@ default comes from, and none of them is the paper's value unless it says so.
 
 import dataclasses
 import functools
+import os
 import pathlib
 
 import jax
@@ -426,7 +427,9 @@ def build(config: Config, start=None) -> System:
         data_dir=config.normals_dir,
         manifest="",
         # What lies among the photographs of people with a cleft says nothing of other people.
-        ledger="" if config.ledger == in_folder(config.data_dir) else config.ledger,
+        ledger=""
+        if os.path.abspath(config.ledger) == in_folder(config.data_dir)
+        else config.ledger,
         num_subjects=config.normals_people,
         split="train",
     )
