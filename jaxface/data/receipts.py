@@ -150,7 +150,10 @@ TEXTS = {
 
 
 def write_study(folder: pathlib.Path) -> pathlib.Path:
-    """Writes a study.toml to be filled in, unless there is one; returns its path."""
+    """Writes a study.toml to be filled in, unless there is one; returns its path.
+
+    Raises UserError for a folder that is not there or cannot be written to.
+    """
     path = folder / STUDY
     lines = [
         "# What every receipt says of the study. Fill in each field, in a language or in both."
@@ -159,15 +162,22 @@ def write_study(folder: pathlib.Path) -> pathlib.Path:
     for language, name in LANGUAGES.items():
         lines += ["", f"[{language}]  # in {name.capitalize()}"]
         lines += [f'{name} = ""  # {text}' for name, text in WORDED.items()]
-    if not path.exists():
-        replace(path, ("\n".join(lines) + "\n").encode())
+    try:
+        if not path.exists():
+            replace(path, ("\n".join(lines) + "\n").encode())
+    except OSError as error:
+        raise UserError(
+            f"{path} is missing and cannot be written ({error.strerror or error}): the ledger's folder "
+            "must be there, and one that you may write to, on a disk with space; or put a study.toml there."
+        ) from None
     return path
 
 
 def read_study(folder: pathlib.Path, languages: tuple[str, ...]) -> dict:
     """The fields of study.toml: {COMMON..., "en": {WORDED...}, ...}.
 
-    Raises UserError: no such file, not TOML, or a field of these languages that is empty or no text.
+    Raises UserError: no such file, not to be read, not TOML, or a field of these languages that is empty
+    or no text.
     """
     path = folder / STUDY
     try:
@@ -175,7 +185,11 @@ def read_study(folder: pathlib.Path, languages: tuple[str, ...]) -> dict:
     except FileNotFoundError:
         write_study(folder)
         raise UserError(f"{path} was missing: fill in the one that was written.") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}): it must be a file that you may read."
+        ) from None
+    except ValueError as error:
         raise UserError(f"{path} is no TOML file ({error}): mend it.") from None
     groups = [("", COMMON, study)]
     for language in languages:

@@ -1,4 +1,5 @@
 import datetime
+import errno
 import html.parser
 import json
 import re
@@ -208,6 +209,23 @@ def test_what_a_study_lacks(ledger, tmp_path):
         receipts.record(ledger, "a0000001")
     with pytest.raises(UserError, match="'nobody' is not on the ledger"):
         receipts.record(ledger, "nobody")
+
+
+def test_a_study_that_cannot_be_written_or_read(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="gone/study.toml is missing and cannot be written"):
+        receipts.write_study(tmp_path / "gone")
+    with pytest.raises(UserError, match="gone/study.toml is missing and cannot be written.*folder"):
+        receipts.read_study(tmp_path / "gone", ("en",))
+
+    def refuse(path, content):
+        raise OSError(errno.EROFS, "Read-only file system", f"{path}.part")
+
+    monkeypatch.setattr(receipts, "replace", refuse)
+    with pytest.raises(UserError, match=r"study.toml .*\(Read-only file system\).*may write to"):
+        receipts.read_study(tmp_path, ("en",))
+    (tmp_path / "study.toml").mkdir()
+    with pytest.raises(UserError, match="study.toml cannot be read .*you may read"):
+        receipts.read_study(tmp_path, ("en",))
 
 
 def test_writing_a_study_keeps_what_is_filled_in(ledger, tmp_path):
