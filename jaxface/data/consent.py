@@ -120,6 +120,7 @@ class Ledger:
         self._events: list[Event] = []
         self._states: dict[str, State] = {}
         self._forms: dict[str, str] = {}  # subjects by what their name is in any spelling
+        self._newest = ""  # the latest day of an event: some are brought in from older records
         self._reads = 0
 
     @classmethod
@@ -199,9 +200,15 @@ class Ledger:
         purpose: str | Iterable[str],
         now: datetime.datetime | datetime.date | None = None,
     ) -> str:
-        """Why a person's data may not be used, "" where it may: "withdrawn on 2026-11-27"."""
+        """Why a person's data may not be used, "" where it may: "withdrawn on 2026-11-27".
+
+        Without `now` it is no earlier than the newest event on the ledger: a clock that is set back must
+        not bring an expired consent to life.
+        """
         asked, today = duo.use(purpose), _day(now)
         state = self.state(subject)
+        if now is None and self._newest:
+            today = max(today, datetime.date.fromisoformat(self._newest))
         if state is None:
             return f"never given{self._other_form(subject)}"
         if state.newest.kind in ("withdrawn", "expired"):
@@ -316,7 +323,7 @@ class Ledger:
 
     def _follow(self) -> None:
         if self._reads != self._chain.reads:
-            self._events, self._states, self._forms = [], {}, {}
+            self._events, self._states, self._forms, self._newest = [], {}, {}, ""
             self._reads = self._chain.reads
         for fields in self._chain.events[len(self._events) :]:
             known = {name: fields[name] for name in Event._fields if name in fields}
@@ -329,6 +336,7 @@ class Ledger:
                 expires=event.expires if anew else old.expires,
             )
             self._forms.setdefault(_folded(event.subject), event.subject)
+            self._newest = max(self._newest, event.time[:10])
             self._events.append(event)
 
     def _other_form(self, subject: str) -> str:

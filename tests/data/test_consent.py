@@ -157,6 +157,25 @@ def test_expiry_and_what_follows_it(tmp_path):
     assert ledger.may_use("S1", "HMB", day("2027-06-01"))
 
 
+def test_a_clock_set_back_revives_no_consent(tmp_path, monkeypatch):
+    ledger = Ledger.open(tmp_path / "l", create=True)
+    ledger.give("S1", "HMB", expires="2027-03-31", now=NOON)
+    ledger.give("S2", "HMB", now=NOON + datetime.timedelta(days=200))
+    ledger.give("S3", "HMB", now=NOON)  # of an older record, brought in last
+    early = Ledger.open(tmp_path / "early", create=True)
+    early.give("S1", "HMB", expires="2027-03-31", now=NOON)
+    clock = ["2026-11-28T12:00:00Z"]
+    time = lambda now: now.isoformat() if now else clock[0]
+    monkeypatch.setattr("jaxface.data.consent._time", time)
+    for asked in (ledger, Ledger.open(tmp_path / "l")):
+        assert asked.refusal("S1", "HMB") == "expired on 2027-03-31"
+        assert asked.may_use("S2", "HMB") and asked.may_use("S3", "HMB")
+        assert asked.may_use("S1", "HMB", NOON)  # who names a day asks about that day
+    assert early.may_use("S1", "HMB")
+    clock[0] = "2027-04-01T00:00:00Z"
+    assert early.refusal("S1", "HMB") == "expired on 2027-03-31"  # the clock alone says so
+
+
 def test_withdrawal_is_final_until_a_new_consent(tmp_path):
     ledger = Ledger.open(tmp_path / "l", create=True)
     with pytest.raises(UserError, match="'S1' is not on the ledger .* list"):
