@@ -50,6 +50,7 @@ SIDES = ("left", "right", "none", "unknown")
 ANY_PURPOSE = ("yes", "true", "1")
 # Beside any purpose they refuse: "not for research".
 NO_PURPOSE = ("no", "not", "none", "never", "refused", "withdrawn", "false", "0")
+SAYS_NO = "it says no"  # why such a row may not be used
 ON_LEDGER = "ledger"  # a row's consent, where a ledger says what it is
 SHOWN = 5  # problems told at once
 
@@ -176,16 +177,26 @@ def consents(text: str, purpose: str) -> bool:
 
     What says no with other words says no.
     """
+    return _uncovered(text, purpose) == ""
+
+
+def _uncovered(text: str, purpose: str) -> str | None:
+    """Why a row's consent does not cover a purpose, "" where it does; None where it names no purpose."""
     words = set(re.split(r"[\s;,|]+", text.lower()))
     if {word.strip(".:!()") for word in words} & set(NO_PURPOSE):
-        return False
+        return SAYS_NO
     if words & set(ANY_PURPOSE):
-        return True
+        return ""
+    same = purpose.lower() in words  # as it must be where `duo` does not take the words
     try:
-        given, asked = duo.consent(text.lower()), duo.use(purpose.lower())
-    except UserError:  # words that `duo` does not take must be the very same
-        return purpose.lower() in words
-    return not duo.uncovered(given, asked, datetime.datetime.now(datetime.UTC).date())
+        given = duo.consent(text.lower())
+    except UserError:
+        return "" if same else None
+    try:
+        asked = duo.use(purpose.lower())
+    except UserError as error:
+        return "" if same else str(error).rstrip(".")
+    return duo.uncovered(given, asked, datetime.datetime.now(datetime.UTC).date())
 
 
 class Rule:
@@ -221,12 +232,20 @@ class Rule:
                 f"consent: {text!r}, and there is none: name its folder with --ledger=DIR, or move it to "
                 f"{self._folder / IN_FOLDER}"
             )
-        if not consents(text, self._purpose):
-            return (
-                f"consent: {text!r} does not cover purpose {self._purpose!r}: use 'yes' or "
-                f"{self._purpose!r} if the {self._who} agreed, else delete {remove}"
-            )
-        return self._by_ledger(subject, remove) if self._ledger and subject else ""
+        why = _uncovered(text, self._purpose)
+        if why == "":
+            return self._by_ledger(subject, remove) if self._ledger and subject else ""
+        if why is None:
+            remedy = f"use 'yes' or {self._purpose!r} if the {self._who} agreed, else "
+        elif why == SAYS_NO:
+            remedy = f"{why}; "
+        elif why.startswith("TS:"):
+            remedy = f"{why}; ask the {self._who} again, or "
+        else:  # what somebody agreed to is not to be overwritten
+            remedy = f"{why}; say with --purpose=... what it is used for, or "
+        return (
+            f"consent: {text!r} does not cover purpose {self._purpose!r}: {remedy}delete {remove}"
+        )
 
     def _by_ledger(self, subject: str, remove: str) -> str:
         why = self._ledger.refusal(subject, self._purpose)

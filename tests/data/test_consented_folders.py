@@ -283,3 +283,28 @@ def test_a_run_says_what_it_is_for_and_by_which_ledger(folder, ledger, tmp_path,
 )
 def test_words_of_a_manifest_alone(text, purpose, covered):
     assert consents(text, purpose) is covered
+
+
+@pytest.mark.parametrize(
+    "text,purpose,why",
+    [
+        (
+            "GRU NPU",
+            "research",
+            "the use must meet NPU (by not-for-profit organisations only); say",
+        ),
+        ("HMB", "research", "GRU is not covered; say with --purpose=... what it is used for, or"),
+        ("teaching", "research", "GRU is not covered; say with --purpose="),
+        ("GRU", "NPU", "add one of NRES, GRU"),
+        ("GRU TS:2020-01-01", "research", "TS: lapsed on 2020-01-01; ask the person again, or del"),
+        ("not for research", "research", "it says no; delete the row and the image"),
+        ("", "research", "use 'yes' or 'research' if the person agreed, else delete"),
+        ("?", "research", "use 'yes' or 'research' if the person agreed, else delete"),
+        ("NPU", "research", "use 'yes' or 'research' if the person agreed, else delete"),
+    ],
+)
+def test_no_consent_is_to_be_overwritten(folder, text, purpose, why):
+    write(folder, [f"0.png,S0,{text}"], HEADING + ",consent")
+    message = refused(folder, purpose=purpose)
+    assert f"row 2, consent: {text!r} does not cover purpose {purpose!r}: " in message
+    assert why in message and ("use 'yes'" in message) == why.startswith("use 'yes'")
