@@ -229,7 +229,8 @@ class Ledger:
           UserError: a head that is none.
         """
         single = head is None or isinstance(head, Head | str | Mapping)
-        kept = [chain.read_head(one) for one in ([head] if single else head) if one is not None]
+        heads = [] if head is None else [head] if single else head
+        kept = [chain.read_head(one) for one in heads]
         self._chain.verify()
         for one in kept:
             self._chain.check(one, "the head that was kept")
@@ -503,9 +504,11 @@ def _verify(options: argparse.Namespace) -> None:
         path = pathlib.Path(text)
         if path.suffix == ".json":
             try:
-                heads.append(json.loads(path.read_bytes()))
+                heads.append(chain.read_head(json.loads(path.read_bytes())))
             except (OSError, ValueError, RecursionError) as error:
                 raise UserError(f"--head={text} cannot be read: {error}.") from None
+            except UserError as error:
+                raise UserError(f"--head={text}: {error}") from None
         else:
             heads.append(text)
     ledger = Ledger.open(options.folder, keys=options.keys)

@@ -17,7 +17,7 @@ import stat
 
 import pytest
 
-from jaxface.data import chain
+from jaxface.data import chain, consent
 from jaxface.data.consent import Ledger, TamperedError, check_subject, draw_number
 from jaxface.errors import UserError
 
@@ -502,6 +502,21 @@ def test_older_heads_hold(small):
     for bad in ("", "7", "7:abc", "x:" + "0" * 64, {"number": "7"}, {"ledger_head": 3}, {}):
         with pytest.raises(UserError, match="is no head of a ledger"):
             Ledger.open(small).verify(bad)
+
+
+def test_a_file_without_a_head_checks_nothing_and_is_refused(small, tmp_path, capsys):
+    file = tmp_path / "x.json"
+    for content in ("null", "[]", "{}", "[null]", '""'):
+        file.write_text(content)
+        assert consent.main(["verify", str(small), f"--head={file}"]) == 2
+        output = capsys.readouterr()
+        assert f"--head={file}: " in output.err and "is no head of a ledger" in output.err
+        assert output.out == ""
+    with pytest.raises(UserError, match="'None' is no head"):
+        Ledger.open(small).verify([None])
+    file.write_text(json.dumps(Ledger.open(small).signed_head()._asdict()))
+    assert consent.main(["verify", str(small), f"--head={file}"]) == 0
+    assert "(1 given)" in capsys.readouterr().out
 
 
 def test_signatures_of_another_key(small, tmp_path):
