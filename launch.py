@@ -217,9 +217,8 @@ def main(argv: list[str], preemption: Preemption) -> int:
     if getattr(config, "ledger", None) == "":
         config.ledger = in_folder(config.data_dir)  # so that config.json and lineage.json name it
     elif getattr(config, "ledger", None):
-        config.ledger = os.path.abspath(
-            config.ledger
-        )  # checkpoints are read from other folders too
+        # Checkpoints name it, and they are read from other working directories too.
+        config.ledger = os.path.abspath(config.ledger)
     if args.init_from is not None:
         config.init_from = "" if args.init_from == "none" else args.init_from
     if not config.build_dir:

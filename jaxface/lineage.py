@@ -15,10 +15,13 @@ Every checkpoint's meta holds under "lineage"
 A workdir's lineage.json and whatever is passed on (packs, exports) have the counts, heads, roots and digests
 of this and nobody in particular. What was passed on keeps its list in <workdir>/passed_on/<digest>.json.
 
-A person is called by an alias, a hash of the pseudonym, so that no file but manifest and ledger says who took
-part: pseudonyms are often file names. Who knows a pseudonym can tell whether it is in a list; that is what
-the list is for. The root is one hash over the sorted list and no Merkle tree: it is checked by those who hold
-the whole list, and nobody is to be shown that one person was in it without the others.
+A person is called by an alias, a hash of the pseudonym, so that no file but manifest and ledger spells the
+pseudonyms: they are often file names. It hides nobody whose pseudonym can be guessed: the hash has no secret,
+so who has a list and a pseudonym can check whether that person took part (which is what the list is for), and
+may try all there are, 2^24 for agreement numbers, far fewer for S1, S2, ... So lists are kept like manifests:
+checkpoints and passed_on/ are not for publication. The root is one hash over the sorted list and no Merkle
+tree: it is checked by those who hold the whole list, and nobody is to be shown that one person was in it
+without the others.
 
 A checkpoint or file that owes to a person who has withdrawn has a tombstone beside it, NAME.withdrawn.json
 (written by `jaxface.withdraw`), and `Gate` refuses it. It holds for the digest it names alone: other
@@ -43,7 +46,10 @@ COUNTED = ("data", "purpose", "ledger", "people", "images", "root")  # what may 
 
 
 def alias(subject: str) -> str:
-    """What a pseudonym is called in lineages, 32 hexadecimal digits."""
+    """What a pseudonym is called in lineages, 32 hexadecimal digits.
+
+    The same in every run and no secret: a pseudonym that can be guessed can be checked.
+    """
     return hashlib.sha256(f"person of jaxface: {subject}".encode()).hexdigest()[:32]
 
 
