@@ -3,6 +3,10 @@
     python launch.py --experiment=edema_pretrain
     python launch.py --experiment=edema --init_from=runs/edema_pretrain-demo
 
+Measured on 2 CPU cores beside other work (commit c6309e7), from nothing: 8 min 58 s, of which 110 s render
+39 patients. A linear rule on frozen features, on days left out of 14 patients not seen:
+`video_accuracy_frozen` 0.939 [0.851, 0.980], `mae_kg_frozen` 0.510 [0.433, 0.603].
+
 The published scale has not been run.
 """
 
