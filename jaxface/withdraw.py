@@ -7,7 +7,8 @@ Stop runs that use these folders first. Under them, and nowhere else, in this or
 
   1. the ledger gets the withdrawal, if it has none of this person yet
   2. each checkpoint, pack and export that owes to the person gets a tombstone (`lineage`): none of them is
-     loaded any more without --allow_withdrawn
+     loaded any more without --allow_withdrawn. Programs of an export (.stablehlo, .onnx) hold the same
+     weights and run without this code: they are listed, to be deleted by hand
   3. of workdirs: pictures of training people or people held out, TensorBoard's events (they hold the same
      grids; the scalars stay in metrics.jsonl), rows and readings of the person, and the pages made of them;
      the report is written anew
@@ -111,6 +112,7 @@ class Found:
     leftovers: list[pathlib.Path] = dataclasses.field(default_factory=list)
     runs: list[Run] = dataclasses.field(default_factory=list)
     models: list[Model] = dataclasses.field(default_factory=list)
+    programs: list[Model] = dataclasses.field(default_factory=list)  # that owe to the person
     unknown: list[str] = dataclasses.field(default_factory=list)  # what cannot be told, and why
 
     @property
@@ -159,6 +161,8 @@ def survey(subject: str, under: Iterable[pathlib.Path], ledger: pathlib.Path) ->
                     tables.append(here / name)
                 elif name.endswith((".npz", ".safetensors")):
                     models.add_file(here / name)
+            if names := [name for name in files if name.endswith((".stablehlo", ".onnx"))]:
+                models.add_programs(here, names)
     found.builds = [build for path in versions if (build := _build(path, subject, found))]
     beside = {path for version in versions for path in version.glob("*.csv")}
     found.manifests = [m for path in tables if (m := _manifest(path, subject, found.runs))]
@@ -167,6 +171,7 @@ def survey(subject: str, under: Iterable[pathlib.Path], ledger: pathlib.Path) ->
     roots = {build.path.parents[2] / "features" for build in found.builds}
     found.caches = sorted(path for path in roots if path.is_dir())
     found.models = models.judged(lineage.alias(subject))
+    found.programs = [program for program in models.programs if program.how]
     found.unknown += models.unknown
     for run in found.runs:
         _look_into(run, found, named)
@@ -193,6 +198,7 @@ class Models:
 
     def __init__(self):
         self.found: list[Model] = []
+        self.programs: list[Model] = []  # others load them: no tombstone would stop them
         self.unknown: list[str] = []
         self._people: dict[str, set[str]] = {}  # of a digest, as far as a list is known
         self._parents: dict[str, set[str]] = {}
@@ -243,6 +249,26 @@ class Models:
         else:
             self.found.append(Model(path, digest, _sha256(path)))
 
+    def add_programs(self, folder: pathlib.Path, names: list[str]) -> None:
+        """Programs of an export, by its about.json or else by the arrays that lie beside them."""
+        told = _json(folder / "about.json")
+        about, files = told.get("about"), told.get("files")
+        about = about if isinstance(about, dict) else {}
+        files = files if isinstance(files, dict) else {}
+        beside = [m.digest for m in self.found if m.path.parent == folder and m.step is None]
+        digest = about.get("checkpoint_sha256") or next(iter(beside), "")
+        if not digest:
+            self.unknown += [
+                f"{folder / name} does not say which checkpoint it was made of" for name in names
+            ]
+            return
+        try:
+            self._learn(lineage.ancestry(json.loads(about.get("lineage", "{}")), digest))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self.unknown.append(f"{folder / 'about.json'} cannot be read ({error})")
+        listed = [n for n in files if not n.endswith(".safetensors") and (folder / n).is_file()]
+        self.programs += [Model(folder / n, digest, "") for n in sorted({*names, *listed})]
+
     def _learn(self, entries: list[dict]) -> None:
         """What a list of ancestors, the first of which is the checkpoint itself, tells of each of them."""
         digests = [entry["checkpoint"] for entry in entries]
@@ -252,9 +278,9 @@ class Models:
             self._parents.setdefault(digests[number], set()).update(digests[number + 1 :])
 
     def judged(self, person: str) -> list[Model]:
-        """All that was found, sorted by path, each with how it owes to an alias."""
+        """All that was found, sorted by path, each with how it owes to an alias; programs as well."""
         direct = {digest for digest, people in self._people.items() if person in people}
-        for model in self.found:
+        for model in self.found + self.programs:
             if model.digest in direct:
                 model.how = "direct"
             elif self._inherits(model.digest, direct):
@@ -657,6 +683,13 @@ def page(found: Found, done: bool, photographs: str, hashes: dict[pathlib.Path, 
             lines.append(
                 f"  {run.path / 'checkpoints' / str(max(free))} owes nothing to this person."
             )
+    if found.programs:
+        lines += [
+            "",
+            "The same weights in programs, which no command can refuse: delete them by hand:",
+        ]
+        listed = [f"{program.path} ({_HOW[program.how]})" for program in found.programs]
+        lines += _listed(listed, most=10**6)
     redo = _redo(found)
     if redo:
         lines += ["", "Numbers to redo:", *_listed(redo)]

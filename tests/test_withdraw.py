@@ -14,7 +14,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 
-from jaxface import lineage, start, train, withdraw
+from jaxface import lineage, start, train, weights, withdraw
 from jaxface.checkpoint import Checkpoints, read_meta
 from jaxface.data import pipeline
 from jaxface.data.base import split_of
@@ -310,6 +310,41 @@ def test_a_manifest_without_consents_and_a_renamed_checkpoint(tmp_path, monkeypa
         Checkpoints(tmp_path / "tree").load(copy)
     assert sorted(p.name for p in photos.glob("*.jpg")) == ["b.jpg"]
     assert (photos / "manifest.csv").read_text() == "file,subject\nb.jpg,S2\n"
+
+
+@pytest.mark.parametrize("told", ["by about.json", "by the arrays"])
+def test_programs_of_an_export_are_to_be_deleted_by_hand(tmp_path, monkeypatch, told):
+    monkeypatch.setenv("JAXFACE_KEYS", str(tmp_path / "keys"))
+    ledger, tree = Ledger.open(tmp_path / "ledger", create=True), tmp_path / "tree"
+    ledger.give_all(["S1", "S2"], "GRU")
+    stays, affected = tree / "stays/export", tree / "run/export"
+    for folder, digest, people in ((affected, "ab", ["S1", "S2"]), (stays, "cd", ["S2"])):
+        folder.mkdir(parents=True)
+        lists = [{"checkpoint": digest, "consumed": {lineage.alias(p): ["00"] for p in people}}]
+        (folder.parent / lineage.PASSED_ON).mkdir()
+        (folder.parent / lineage.PASSED_ON / f"{digest}.json").write_text(json.dumps(lists))
+        about = {"checkpoint_sha256": digest, "lineage": "{}"}
+        weights.export_safetensors(folder / "networks.safetensors", {"x": np.zeros(2)}, about)
+        for name in ("generator.stablehlo", "generator.onnx", "generator.bin"):
+            (folder / name).write_bytes(digest.encode())
+        files = {"networks.safetensors": {}, "generator.stablehlo": {}, "generator.bin": {}}
+        if told == "by about.json":
+            (folder / "about.json").write_text(json.dumps({"about": about, "files": files}))
+            (folder / "networks.safetensors").unlink()
+    (tree / "lost.onnx").write_bytes(b"ab")
+    for dry_run in (True, False, False):
+        page = withdraw.withdraw("S1", tmp_path / "ledger", [tree], dry_run=dry_run)
+        _, _, by_hand = page.partition("which no command can refuse: delete them by hand:\n")
+        lines = [line.strip() for line in by_hand.partition("\n\n")[0].splitlines()]
+        names = ["onnx", "stablehlo"] if told == "by the arrays" else ["bin", "onnx", "stablehlo"]
+        assert lines == [f"{affected}/generator.{n} (learned from the person)" for n in names]
+        assert f"{tree / 'lost.onnx'} does not say which checkpoint it was made of" in page
+        assert str(stays) not in page
+    stones = ["networks.safetensors.withdrawn.json"] if told == "by the arrays" else []
+    assert [path.name for path in tree.rglob("*.withdrawn.json")] == stones
+    assert len(list(affected.glob("generator.*"))) == 3
+    page = withdraw.withdraw("S2", tmp_path / "ledger", [tree])
+    assert f"{stays}/generator.onnx (learned from the person)" in page
 
 
 class Interrupted(Exception):
