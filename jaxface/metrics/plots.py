@@ -98,11 +98,11 @@ def against(
     real = np.asarray(real, np.float64)
     people = np.arange(len(real)) if subjects is None else np.asarray(subjects)
     canvas, axes = _axes((16, 12))
-    shown, drawn = [0.0], np.zeros(len(real), bool)
+    shown, pairs = [0.0], np.zeros(len(real), bool)
     for k, (name, values) in enumerate(series.items()):
         values = np.asarray(values, np.float64)
         finite = np.isfinite(values) & np.isfinite(real)
-        drawn |= finite
+        pairs |= finite
         shown += [*real[finite], *values[finite]]
         filled = COLORS[k] if k == 0 else "none"
         axes.scatter(
@@ -117,7 +117,7 @@ def against(
     axes.grid(color=FAINT, zorder=0)
     axes.set_xlabel(f"{quantity} on the {source}")
     axes.set_ylabel(f"{quantity} as found otherwise")
-    axes.set_title(_count(len(np.unique(people[drawn])), "person", "people"))
+    axes.set_title(_count(len(np.unique(people[pairs])), "person", "people"))
     canvas.legend(loc="outside upper center", ncols=2, frameon=False)
     return Figure(drawn(canvas), 1, caption)
 
