@@ -19,7 +19,7 @@ def inked(image):
 def texts(monkeypatch):
     """Words and numbers of the next picture, and whether two of them overlap."""
     seen = {}
-    draw = plots._drawn
+    draw = plots.drawn
 
     def spy(canvas):
         image = draw(canvas)
@@ -43,7 +43,7 @@ def texts(monkeypatch):
         seen["size"] = min(t.get_fontsize() for t in parts)
         return image
 
-    monkeypatch.setattr(plots, "_drawn", spy)
+    monkeypatch.setattr(plots, "drawn", spy)
     return seen
 
 
