@@ -2,6 +2,9 @@
 
     python launch.py --experiment=headshots_sex
 
+Measured on 2 CPU cores, very busy (commit 7014aa5): 21 min; `accuracy` 0.990 [0.978, 0.995] on people never
+seen, each volunteer left out in turn 0.995, labels dealt out anew 0.494, pixels 0.694, jaw outline 0.61.
+
 Backbone, layer, head and its rate were chosen on the five folds of seed 0 of earlier versions of the phantom
 (pooled features: 0.94 for sex, 0.84 for smiles; maps of block13 kept apart by cell: 0.98 and 0.95; with 10
 augmented copies 0.99 and 0.96), so that these folds are no untouched test of the choice.
