@@ -5,18 +5,15 @@ before and one after each, 100 frames a video. Weight and excess fluid are exact
 phantom: what is measured on it tells whether a method works, and nothing about patients.
 """
 
-import collections
-import concurrent.futures
 import itertools
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxface import terminal
 from jaxface.data import base
+from jaxface.data.phantom import rendered
 from jaxface.errors import UserError
 from jaxface.phantom import fluid
 from jaxface.phantom import head as heads
@@ -87,7 +84,7 @@ class PhantomEdema(base.FrameBuilder):
         return {split: self._records(split, some) for split, some in splits.items()}
 
     def _records(self, split: str, people: list[Enrolled]) -> Iterator[tuple[str, dict]]:
-        """Renders on all cores, a few videos ahead; the order and the bytes do not depend on it."""
+        """The records of some patients, video by video."""
         heads.load()  # here, or every thread would make its own
         videos = [
             (patient.name, f"{day:02d}", word, session)
@@ -95,20 +92,8 @@ class PhantomEdema(base.FrameBuilder):
             for day, both in enumerate(fluid.draw_days(patient.truth, patient.days), 1)
             for word, session in zip(_SESSIONS, both)
         ]
-        frames, ahead = self.builder_config.frames, (os.cpu_count() or 1) + 1
-        waiting: collections.deque = collections.deque()
-        what, done = f"rendering {self.name}, {split}", 0
-        with (
-            terminal.Progress(what, frames * len(videos), unit="frame") as progress,
-            concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-        ):
-            queue = iter(videos)
-            for _ in videos:
-                for video in itertools.islice(queue, ahead - len(waiting)):
-                    waiting.append(pool.submit(self._film, *video))
-                yield from ((record["id"], record) for record in waiting.popleft().result())
-                done += frames
-                progress.update(done)
+        what = f"rendering {self.name}, {split}"
+        return rendered(what, "frame", videos, self.builder_config.frames, self._film)
 
     def _film(self, name: str, day: str, word: str, session: fluid.Session) -> list[dict]:
         config = self.builder_config

@@ -6,10 +6,7 @@ voted, and in a few faces the votes are split. Stylised, like every phantom: wha
 whether a method works, and nothing about people.
 """
 
-import collections
-import concurrent.futures
 import itertools
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,8 +15,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxface import terminal
 from jaxface.data import base
+from jaxface.data.phantom import rendered
 from jaxface.errors import UserError
 from jaxface.phantom import head as heads
 from jaxface.phantom import paint, volunteers
@@ -93,22 +90,10 @@ class PhantomHeadshots(base.HeadshotBuilder):
         return {split: self._records(split, some) for split, some in splits.items()}
 
     def _records(self, split: str, some: list[tuple[str, Subject]]) -> Iterator[tuple[str, dict]]:
-        """Renders on all cores, a few people ahead; the order and the bytes do not depend on it."""
+        """The records of some people."""
         heads.load()  # here, or every thread would make its own
-        ahead = (os.cpu_count() or 1) + 1
-        waiting: collections.deque = collections.deque()
-        what, done = f"rendering {self.name}, {split}", 0
-        with (
-            terminal.Progress(what, volunteers.PHOTOS * len(some), unit="photograph") as progress,
-            concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-        ):
-            queue = iter(some)
-            for _ in some:
-                for name, subject in itertools.islice(queue, ahead - len(waiting)):
-                    waiting.append(pool.submit(self._photograph, name, subject))
-                yield from ((record["id"], record) for record in waiting.popleft().result())
-                done += volunteers.PHOTOS
-                progress.update(done)
+        what = f"rendering {self.name}, {split}"
+        return rendered(what, "photograph", some, volunteers.PHOTOS, self._photograph)
 
     def _photograph(self, name: str, subject: Subject) -> list[dict]:
         """The records of one person."""

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxface.data import base, phantom_headshots
+from jaxface.data import base, phantom, phantom_headshots
 from jaxface.errors import UserError
 from jaxface.phantom import volunteers
 from jaxface.system import RunConfig
@@ -82,7 +82,7 @@ def test_truth_belongs_to_the_photographs(found):
 def test_files_do_not_depend_on_the_threads(built, tmp_path, monkeypatch):
     pool = lambda workers: concurrent.futures.ThreadPoolExecutor(1)
     futures = types.SimpleNamespace(ThreadPoolExecutor=pool)
-    monkeypatch.setattr(phantom_headshots, "concurrent", types.SimpleNamespace(futures=futures))
+    monkeypatch.setattr(phantom, "concurrent", types.SimpleNamespace(futures=futures))
     again = build(tmp_path)
     contents = lambda b: {p.name: p.read_bytes() for p in b.data_path.glob("*.array_record*")}
     one, two = contents(built), contents(again)

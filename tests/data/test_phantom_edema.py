@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from jaxface.data import phantom_edema
+from jaxface.data import phantom, phantom_edema
 from jaxface.data.base import split_of
 from jaxface.errors import UserError
 from jaxface.phantom import fluid
@@ -82,7 +82,7 @@ def test_truth_belongs_to_the_frames(found):
 def test_files_do_not_depend_on_the_threads(built, tmp_path, monkeypatch):
     pool = lambda workers: concurrent.futures.ThreadPoolExecutor(1)
     futures = types.SimpleNamespace(ThreadPoolExecutor=pool)
-    monkeypatch.setattr(phantom_edema, "concurrent", types.SimpleNamespace(futures=futures))
+    monkeypatch.setattr(phantom, "concurrent", types.SimpleNamespace(futures=futures))
     again = build(tmp_path, monkeypatch)
     contents = lambda b: {p.name: p.read_bytes() for p in b.data_path.glob("*.array_record*")}
     one, two = contents(built), contents(again)
