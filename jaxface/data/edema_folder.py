@@ -38,7 +38,7 @@ import numpy as np
 from jaxface import terminal
 from jaxface.data import base, folder, video
 from jaxface.data.images import ImageError, list_images, read_image
-from jaxface.data.manifest import NAME, SHOWN, Rule, read_table, read_text
+from jaxface.data.manifest import NAME, Rule, listed, read_table, read_text
 from jaxface.errors import UserError, nearest
 from jaxface.faces.resample import resample
 
@@ -116,8 +116,7 @@ def read_manifest(
     problems += _days([(number, one) for number, one in found if one.subject not in unclear])
     if problems:
         lines = [f"row {number}, {problem}" for number, problem in sorted(problems)]
-        more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-        raise UserError("\n  ".join([f"{path}:", *lines[:SHOWN]]) + more)
+        raise UserError(listed(path, lines))
     if not found:
         raise UserError(f"{path} has no rows: add one for each video.")
     videos = sorted(

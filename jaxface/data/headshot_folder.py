@@ -39,6 +39,7 @@ from jaxface.data.manifest import (
     SHOWN,
     Manifest,
     Row,
+    listed,
     read_manifest,
     read_table,
 )
@@ -110,8 +111,7 @@ def read_folder(
             labels[file][column] = base.Label(label)
     if problems:
         lines = [f"row {number}, {problem}" for number, problem in sorted(problems)]
-        more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-        raise UserError("\n  ".join([f"{read.path}:", *lines[:SHOWN]]) + more)
+        raise UserError(listed(read.path, lines))
     text = _add_votes(read, votes_, task, labels) if votes_ else ""
     if not any(labels.values()):
         raise UserError(

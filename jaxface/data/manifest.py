@@ -353,9 +353,12 @@ def _inside(
 
 
 def _several(path: pathlib.Path, problems: list[str]) -> str:
+    return f"{path}, {problems[0]}." if len(problems) == 1 else listed(path, problems)
+
+
+def listed(path: pathlib.Path, problems: list[str]) -> str:
+    """The first problems of a file, a line each, and how many more there are."""
     more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    if len(problems) == 1:
-        return f"{path}, {problems[0]}."
     return "\n  ".join([f"{path}:", *problems[:SHOWN]]) + more
 
 

@@ -39,7 +39,7 @@ from typing import NamedTuple
 import jinja2
 import numpy as np
 
-from jaxface.data.manifest import SHOWN, read_manifest, read_table, read_text
+from jaxface.data.manifest import listed, read_manifest, read_table, read_text
 from jaxface.errors import UserError, nearest
 from jaxface.metrics import raters as statistics
 from jaxface.metrics.raters import NO_VOTE, Agreement, DawidSkene
@@ -126,8 +126,7 @@ def read_votes(path: str | os.PathLike, task: str, asked: int | None = None) -> 
         counts, abstained, wrong = _counted(items)
     if problems := sorted(problems + wrong):
         lines = [f"row {number}, {problem}" for number, problem in problems]
-        more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-        raise UserError("\n  ".join([f"{path}:", *lines[:SHOWN]]) + more)
+        raise UserError(listed(path, lines))
     if not counts.any():
         raise UserError(f"{path} has no vote on {task!r}: everybody abstained.")
     if asked is not None:
