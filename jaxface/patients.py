@@ -531,20 +531,22 @@ def jobs_consumed(frames: Frames, jobs: list[Job], config) -> Callable:
     return lambda step: of_frames(step) | (frames.weighed() if step else set())
 
 
-def constants(frames: Frames, jobs: list[Job], network: Callable, rule: np.ndarray) -> np.ndarray:
+def constants(
+    frames: Frames, jobs: list[Job], features: np.ndarray, rule: np.ndarray
+) -> np.ndarray:
     """[jobs, 2]: what makes a common rule [F, 2] (logit, spreads) 0 in the middle of the days learned from.
 
     Half before and half after dialysis; models of other methods than the first begin without a rule: 0.
+    `features` [n, F] are those of `target_rows`.
     """
-    rows = target_rows(frames)
-    features = np.zeros([len(frames.table.id), len(rule)])
-    features[rows] = embedded(network, frames.pixels(rows))
+    of_row = np.zeros([len(frames.table.id), len(rule)])
+    of_row[target_rows(frames)] = features
     found = np.zeros([len(jobs), 2])
     for number, job in enumerate(jobs):
         if job.method == 0:
             own = rows_of(frames.table, job.subject, job.days)
             pre = frames.table.session[own] == "pre"
-            middle = (features[own[pre]].mean(0) + features[own[~pre]].mean(0)) / 2
+            middle = (of_row[own[pre]].mean(0) + of_row[own[~pre]].mean(0)) / 2
             found[number] = -middle @ rule
     return found
 

@@ -198,7 +198,8 @@ def test_a_rule_is_zero_in_the_middle_of_the_days_learned(judged):
     jobs = patients.plan(frames.targets, 2, ("1", "all"), 0)
     network = lambda x: np.stack([x.mean((1, 2, 3)), x[:, 0, 0, 0]], 1)
     rule = np.array([[3.0, -1.0], [0.5, 2.0]])
-    found = patients.constants(frames, jobs, network, rule)
+    features = patients.embedded(network, frames.pixels(patients.target_rows(frames)))
+    found = patients.constants(frames, jobs, features, rule)
     for job, constant in zip(jobs, found):
         rows = patients.rows_of(frames.table, job.subject, job.days)
         told = patients.embedded(network, frames.pixels(rows)) @ rule + constant

@@ -134,6 +134,11 @@ def build(config: Config, start=None) -> System:
         return functools.partial(infer, variables)
 
     @functools.cache
+    def target_features() -> np.ndarray:
+        """[n, F] of `patients.target_rows`: models begin and are judged beside what these tell."""
+        return patients.embedded(pretrained(), frames.pixels(patients.target_rows(frames)))
+
+    @functools.cache
     def rule() -> np.ndarray:
         """[F, 2]: logit, and weight in spreads, of the features of the patients of pre-training."""
         table, rows = frames.table, frames.learned_from
@@ -147,7 +152,7 @@ def build(config: Config, start=None) -> System:
 
     @functools.cache
     def constants() -> np.ndarray | None:
-        return patients.constants(frames, jobs(), pretrained(), rule()) if start else None
+        return patients.constants(frames, jobs(), target_features(), rule()) if start else None
 
     def init(key):
         key_e, key_h = jax.random.split(key)
@@ -309,11 +314,7 @@ def build(config: Config, start=None) -> System:
                 found = patients.told(frames.table, jobs(), given, spread(), number, budget)
                 if found is not None:
                     by_method.setdefault(method, {})[budget] = found
-        features = None
-        if start:
-            network = functools.partial(infer, first(state, "start"))
-            features = patients.embedded(network, frames.pixels(patients.target_rows(frames)))
-        return patients.judge(frames, by_method, features)
+        return patients.judge(frames, by_method, target_features() if start else None)
 
     def sample(state, key, number, label=""):
         """Frames of days left out, before and after dialysis, of the patients to be judged."""

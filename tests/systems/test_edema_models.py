@@ -198,7 +198,8 @@ def test_transferred_heads_begin_as_the_common_rule():
         table.subject[rows],
     ) / [1, spread]
     jobs = patients.plan(clinic.targets, 2, ("all",), config.seed)
-    constants = patients.constants(clinic, jobs, network, rule)
+    features = patients.embedded(network, clinic.pixels(patients.target_rows(clinic)))
+    constants = patients.constants(clinic, jobs, features, rule)
     assert jobs[0].method == 0 and jobs[1].method == 1 and np.abs(constants[0]).min() > 1e-3
     _, state = run(config, clinic, begun, steps=1)
     heads = state.params["now"]["heads"]["Dense_0"]
