@@ -1,6 +1,5 @@
 """A study of 20 people with a consent ledger and a network of one matrix: whole runs take seconds."""
 
-import contextlib
 import csv
 import dataclasses
 import functools
@@ -10,6 +9,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from calm import Calm
 from PIL import Image
 
 from jaxface import lineage, start, train
@@ -47,25 +47,6 @@ class Config(RunConfig):
     @property
     def num_steps(self):
         return self.steps
-
-
-class Calm:
-    """A preemption that never comes."""
-
-    requested = False
-
-    @contextlib.contextmanager
-    def phase(self, name):
-        yield
-
-    def offer(self, step, state):
-        pass
-
-    def can_save(self, save, newest=None):
-        pass
-
-    def agreed(self, step):
-        return False
 
 
 def photograph(folder: pathlib.Path) -> None:

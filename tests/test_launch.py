@@ -1,6 +1,5 @@
 """What a person at the command line meets: help, dry runs, and every mistake answered in one message."""
 
-import contextlib
 import csv
 import json
 import pathlib
@@ -11,30 +10,12 @@ import time
 
 import numpy as np
 import pytest
+from calm import Calm
 from PIL import Image
 
 import launch
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-
-class Calm:
-    """A Preemption that never asks to stop."""
-
-    requested = False
-
-    @contextlib.contextmanager
-    def phase(self, name):
-        yield
-
-    def offer(self, step, state):
-        pass
-
-    def can_save(self, save, newest=None):
-        pass
-
-    def agreed(self, step):
-        return False
 
 
 def fails(capsys, *arguments) -> str:

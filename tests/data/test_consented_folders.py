@@ -1,12 +1,12 @@
 """Folders of photographs and videos whose consent stands on a ledger."""
 
-import contextlib
 import datetime
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from calm import Calm
 from PIL import Image
 
 import launch
@@ -226,14 +226,6 @@ def test_videos(folder, ledger, tmp_path):
     shutil.rmtree(folder / "consent")
     with pytest.raises(UserError, match="has no column consent"):
         edema_folder.config_for(folder)
-
-
-class Calm:
-    """A Preemption that never asks to stop."""
-
-    @contextlib.contextmanager
-    def phase(self, name):
-        yield
 
 
 def launched(folder, tmp_path, capsys, *more):
