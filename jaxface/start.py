@@ -7,7 +7,6 @@ A pack is passed on: it says which checkpoint it is of, of how many people, and 
 """
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 import sys
@@ -84,7 +83,7 @@ def read(
         about["ancestors"] = lineage.ancestry(meta.get("lineage"), gate.digest, step)
     else:
         kind = kinds.kind_of(path)
-        about = {"kind": KINDS.get(kind, kind), "path": name, "sha256": _sha256(path)}
+        about = {"kind": KINDS.get(kind, kind), "path": name, "sha256": kinds.sha256(path)}
         if kind == kinds.SNAPSHOT:
             tree, more, left = _from_snapshot(path)
         elif kind == kinds.NPZ:
@@ -247,11 +246,6 @@ def _flags(generator: dict, discriminator: dict) -> str:
         values[key] = int(generator.get(key, value)) // double
         values[f"discriminator_{key}"] = discriminator.get(key, value)
     return " ".join(f"--config.{key}={value}" for key, value in values.items())
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _nested(flat: dict[str, np.ndarray]) -> dict:

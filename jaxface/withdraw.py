@@ -46,6 +46,7 @@ from jaxface.data.consent import Ledger
 from jaxface.data.manifest import NAME
 from jaxface.errors import UserError
 from jaxface.reports import report
+from jaxface.weights import kinds
 
 DRAFT, READY, OLD = ".rewriting", ".rewritten", ".erasing"  # of a build that is being rewritten
 _UNFINISHED = re.compile(r"incomplete\.\w+_\d+\.\d+\.\d+")  # a tfds build that did not end
@@ -247,7 +248,7 @@ class Models:
         except (UserError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
             self.unknown.append(f"{path} cannot be read ({error})")
         else:
-            self.found.append(Model(path, digest, _sha256(path)))
+            self.found.append(Model(path, digest, kinds.sha256(path)))
 
     def add_programs(self, folder: pathlib.Path, names: list[str]) -> None:
         """Programs of an export, by its about.json or else by the arrays that lie beside them."""
@@ -294,11 +295,6 @@ class Models:
             reached.add(one := ahead.pop())
             ahead += self._parents.get(one, set()) - reached
         return bool(reached & direct)
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---- built data -----------------------------------------------------------------------------
@@ -807,7 +803,7 @@ def withdraw(
             found = dataclasses.replace(
                 survey(subject, paths, ledger.folder), leftovers=found.leftovers
             )
-    hashes = {path: _sha256(path) for path in found.photographs if path.is_file()}
+    hashes = {path: kinds.sha256(path) for path in found.photographs if path.is_file()}
     if not dry_run:
         carry_out(found, ledger, photographs)
     text = page(found, not dry_run, photographs, hashes)

@@ -1,5 +1,6 @@
 """What a file of weights is, by what is in it: names and suffixes are not asked."""
 
+import hashlib
 import os
 
 from jaxface.weights.torch_file import LEGACY_START
@@ -40,3 +41,9 @@ def kind_of(path: str | os.PathLike) -> str:
     if head[:1] == b"\x80" or (head[:1] in b"(cIFNVSX]}l" and bytes(data[-1:]) == b"."):
         return PICKLE
     return UNKNOWN
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Of a file's bytes, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,6 @@
 The format is a JSON table of names, types, shapes and places, then the numbers: nothing in it runs.
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -17,6 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxface.errors import UserError
+from jaxface.weights import kinds
 from jaxface.weights.unpickle import Budget, UnsafeFileError, open_bytes, shown
 
 FORMAT = "jaxface 1"  # of our export: what its metadata says under "format"
@@ -54,7 +54,7 @@ def export_safetensors(
     draft = path.with_name(path.name + ".tmp")
     try:
         safetensors.numpy.save_file(arrays, draft, {"format": FORMAT, "about": text})
-        digest = _sha256(draft)
+        digest = kinds.sha256(draft)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -132,12 +132,7 @@ def _check_beside(path: pathlib.Path, budget: Budget) -> None:
         return
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         return
-    if content.get("file") == path.name and content.get("sha256") != _sha256(path):
+    if content.get("file") == path.name and content.get("sha256") != kinds.sha256(path):
         raise UnsafeFileError(
             f"{shown(path, 300)}: refused: it is not the file that {beside.name} describes."
         )
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
