@@ -16,7 +16,7 @@ Stop runs that use these folders first. Under them, and nowhere else, in this or
   5. built data: shards are rewritten without the person's records, all others stay byte for byte and in
      their order, whether or not the photographs they were built from are still there
   6. with --photographs=erase: photographs, UV photographs, masks and videos that manifests name for the
-     person, and then the manifests' rows
+     person, then what was voted on them, and then the manifests' rows
 
 What tells where something is to be found goes last, and every change is one file or folder put in place of
 another, so that an interrupted withdrawal is finished by the same command. Done twice, nothing changes.
@@ -42,6 +42,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from PIL import Image
 
 from jaxface import checkpoint, lineage, weights
+from jaxface.data import votes
 from jaxface.data.consent import Ledger
 from jaxface.data.manifest import NAME
 from jaxface.errors import UserError
@@ -109,6 +110,7 @@ class Found:
     builds: list[Build] = dataclasses.field(default_factory=list)
     tables: list[Table] = dataclasses.field(default_factory=list)  # beside built data
     manifests: list[Table] = dataclasses.field(default_factory=list)
+    votes: list[Table] = dataclasses.field(default_factory=list)
     caches: list[pathlib.Path] = dataclasses.field(default_factory=list)
     leftovers: list[pathlib.Path] = dataclasses.field(default_factory=list)
     runs: list[Run] = dataclasses.field(default_factory=list)
@@ -169,6 +171,10 @@ def survey(subject: str, under: Iterable[pathlib.Path], ledger: pathlib.Path) ->
     found.manifests = [m for path in tables if (m := _manifest(path, subject, found.runs))]
     named = {name for manifest in found.manifests for name in manifest.names}
     found.tables = [t for path in sorted(beside) if (t := _table(path, subject, named))]
+    for path in (path for path in tables if path not in beside and _holds_votes(path)):
+        of = [m for m in found.manifests if _on_photographs_of(path, m, found.runs)]
+        if table := _table(path, subject, {name for manifest in of for name in manifest.names}):
+            found.votes.append(table)
     roots = {build.path.parents[2] / "features" for build in found.builds}
     found.caches = sorted(path for path in roots if path.is_dir())
     found.models = models.judged(lineage.alias(subject))
@@ -451,9 +457,33 @@ def _table(path: pathlib.Path, subject: str, files: Iterable[str] = ()) -> Table
         return None
     for number, (_, fields) in enumerate(rows[1:], start=2):
         row = dict(zip(columns, fields))
-        if row.get("subject") == subject or (row.get("file") and row["file"] in files):
+        names = [row[column].replace("\\", "/") for column in votes.FILE if row.get(column)]
+        told = row.get("subject", "")  # another study may call its photographs alike
+        if told == subject or (not told and any(name in files for name in names)):
             found.append(number)
     return Table(path, found) if found else None
+
+
+def _holds_votes(path: pathlib.Path) -> bool:
+    """Whether a CSV file holds votes: a build would refuse those on photographs that are gone."""
+    columns = set(_columns(_lines(path)))
+    return set(votes.LONG) <= columns or set(votes.COUNTS) <= columns
+
+
+def _on_photographs_of(path: pathlib.Path, manifest: Table, runs: list[Run]) -> bool:
+    """Whether votes are on the photographs of a manifest: they lie beside it, or a run names both."""
+
+    def names(config: dict, key: str, there: pathlib.Path) -> bool:
+        return bool(config.get(key)) and pathlib.Path(config[key]).resolve() == there.resolve()
+
+    return path.parent == manifest.path.parent or any(
+        names(run.config, "votes", path)
+        and (
+            names(run.config, "manifest", manifest.path)
+            or names(run.config, "data_dir", manifest.path.parent)
+        )
+        for run in runs
+    )
 
 
 def _manifest(path: pathlib.Path, subject: str, runs: list[Run]) -> Table | None:
@@ -616,7 +646,8 @@ def carry_out(found: Found, ledger: Ledger, photographs: str) -> None:
         for manifest in found.manifests:
             for file in manifest.files:
                 _delete(file)
-            _without(manifest)
+        for table in found.votes + found.manifests:
+            _without(table)
 
 
 def _bury(model: Model, entry: dict) -> None:
@@ -651,7 +682,7 @@ def page(found: Found, done: bool, photographs: str, hashes: dict[pathlib.Path, 
         for build in found.builds
     ]
     tables = found.tables + [table for run in found.runs for table in run.tables]
-    tables += found.manifests if photographs == "erase" else []
+    tables += found.votes + found.manifests if photographs == "erase" else []
     erased += [f"{table.path}: {len(table.rows)} row(s)" for table in tables]
     erased += [f"{path}: features of people" for path in found.caches]
     erased += [f"{path}: left by an interruption" for path in found.leftovers]
