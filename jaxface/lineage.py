@@ -228,9 +228,8 @@ class Gate:
     def _by_ledger(self, path: pathlib.Path, meta: dict, lineage: dict | None) -> dict[str, str]:
         if not lineage:
             return {}
-        folder = self._ledger
+        folder, own = self._ledger, (meta.get("config") or {}).get("ledger") or ""
         if not folder:
-            own = (meta.get("config") or {}).get("ledger") or ""
             folder = own if own and chain.exists(own) else ""
             if own and not folder:
                 self._say(
@@ -240,6 +239,9 @@ class Gate:
         if not folder:
             return {}
         ledger, found = Ledger.open(folder), {}
+        if lineage.get("ledger") and own and os.path.realpath(own) == os.path.realpath(folder):
+            # A ledger whose end was cut off together with its signed head is whole by itself.
+            ledger.verify(lineage["ledger"])
         for subject in ledger.subjects():
             newest = ledger.state(subject).newest
             if newest.kind == "withdrawn" and owes_to(lineage, alias(subject)):

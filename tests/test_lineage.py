@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import types
 
 import numpy as np
@@ -11,6 +12,7 @@ import launch
 from jaxface import lineage, patients, start, train, uv
 from jaxface.checkpoint import Checkpoints, read_meta
 from jaxface.data import pipeline
+from jaxface.data.consent import Ledger
 from jaxface.errors import UserError
 from jaxface.reports import report
 from jaxface.systems import cleftgan, edema
@@ -215,6 +217,22 @@ def test_a_ledger_that_is_not_there_is_said(place, tmp_path):
         gate(path, digest, meta)
         meta["config"]["ledger"] = ""
     assert said == []
+
+
+def test_an_older_ledger_put_back_is_known_by_the_checkpoint(place, tmp_path):
+    """Its end and its signed head are gone together: by itself, the ledger is whole."""
+    digest, meta = read_meta(place[0] / "run/checkpoints/1")
+    study.consent(tmp_path / "ledger", tmp_path / "keys")
+    meta["config"]["ledger"] = str(tmp_path / "ledger")
+    meta["lineage"]["ledger"] = Ledger.open(tmp_path / "ledger").head
+    lineage.Gate()(place[0] / "run/checkpoints/1", digest, meta)
+    shutil.copytree(tmp_path / "ledger", tmp_path / "older")
+    Ledger.open(tmp_path / "ledger", keys=tmp_path / "keys").give("late", "research")
+    meta["lineage"]["ledger"] = Ledger.open(tmp_path / "ledger").head
+    shutil.rmtree(tmp_path / "ledger")
+    shutil.copytree(tmp_path / "older", tmp_path / "ledger")
+    with pytest.raises(UserError, match="cut off or rewritten"):
+        lineage.Gate()(place[0] / "run/checkpoints/1", digest, meta)
 
 
 @pytest.mark.parametrize("asked", [(), ("--ledger=photographs/consent/",)])
