@@ -147,7 +147,8 @@ def results(fitted: Fit, target: float, suffix: str = "") -> dict[str, Result]:
     elif np.isinf(high):
         protocol += "; without an upper end: in more than 2.5 % of resamples no number is enough"
     if np.isfinite(value) and value > fitted.sizes[-1]:
-        protocol += f"; extrapolated beyond {fitted.sizes[-1]} people"
+        times = value / fitted.sizes[-1]
+        protocol += f"; extrapolated to {times:.3g} times the {fitted.sizes[-1]} people there were"
     found["people_needed"] = Result(
         value,
         low if np.isfinite(low) else None,

@@ -23,6 +23,7 @@ SESSIONS = {  # words, marker, color, side of the day
 }
 INSIDE, OUTSIDE = 0.12, 0.28  # days from the middle: what was measured and what was estimated
 MOST_DAYS = 12  # names under a chart
+FARTHEST = 8  # times the people there were, that a curve is drawn to
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 20, "text.color": INK, "axes.labelcolor": INK,
     "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.unicode_minus": True,
@@ -438,9 +439,7 @@ def error_by_people(
     canvas, axes = _axes((16, 11))
     shown = sorted({int(n) for people, _ in points.values() for n in people}) or [1]
     asked = [x for three in needed.values() for x in three if x is not None and np.isfinite(x)]
-    most = min(
-        max([1.01 * shown[-1], *asked]), 100 * shown[-1]
-    )  # farther than that nobody has seen
+    most = min(max([1.01 * shown[-1], *asked]), FARTHEST * shown[-1])
     grid = np.geomspace(min([shown[0], *asked]), most, 300)
     axes.axhline(100 * target, color=INK, linestyle=":", linewidth=1.8, zorder=1)
     axes.annotate(

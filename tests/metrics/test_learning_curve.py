@@ -91,7 +91,7 @@ def test_a_target_below_the_asymptote_takes_no_number_of_people():
     ]
     assert found["fit_a_scratch"].value == pytest.approx(0.05, abs=1e-5)
     near = learning_curve.results(fitted, 0.052)["people_needed"]
-    assert near.value > 220 and "extrapolated beyond 220 people" in near.protocol
+    assert near.value > 220 and "times the 220 people there were" in near.protocol
     inside = learning_curve.results(fitted, 0.1)["people_needed"]
     assert inside.low <= inside.value <= inside.high and "extrapolated" not in inside.protocol
 
