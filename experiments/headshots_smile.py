@@ -2,8 +2,7 @@
 
     python launch.py --experiment=headshots_smile
 
-Measured on 2 CPU cores, busy (commit 40f4add): 4 min 44 s, 3 of them to render 277 people and to make the
-features; `accuracy` 0.957 [0.946, 0.965] on people never seen (clear votes), all decided photographs 0.944
+Measured on 2 CPU cores (commit 07316fe): 3 min 23 s; `accuracy` 0.957 [0.946, 0.965] on people never seen (clear votes), all decided photographs 0.944
 [0.933, 0.953], published protocol, which leaks, 0.976 [0.967, 0.982], labels dealt out anew 0.509 [0.487,
 0.530], pixels 0.661.
 How the settings were chosen, headshots_sex says.
