@@ -240,6 +240,7 @@ class Photos:
         return folds_of(self.table, protocol, self.config.folds, self.config.seed)
 
     @functools.cache  # noqa: B019 (one table a run)
+    @functools.cache  # noqa: B019 (one table a run)
     def split(self, job: "Job") -> "Split":
         return split(self, job)
 
@@ -495,7 +496,8 @@ def split(photos: Photos, job: Job) -> Split:
     validation = rest[:0]
     people = np.unique(table.subject[rest])
     if job.validates and config.validation > 0 and len(people) >= 4:
-        parts = min(len(people), max(2, round(1 / config.validation)))
+        commoner = np.unique(label[rest], return_counts=True)[1].max()
+        parts = min(len(people), commoner, max(2, round(1 / config.validation)))
         keep, out = _dealt(label[rest], table.subject[rest], parts, config.seed)[0]
         rest, validation = rest[keep], rest[out]
     learn = rest[selected(table, config.selection)[rest]]

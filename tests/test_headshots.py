@@ -420,6 +420,13 @@ def test_tasks_that_cannot_be_learned():
         table_of(none)
 
 
+def test_few_people_are_validated_by_a_larger_part():
+    """Seven parts of six photographs a label are not to be had."""
+    photos = volunteers({"folds": 2, "validation": 0.15}, people=24, each=1)
+    learn, validation, test = photos.split(photos.plan[0])
+    assert len(test) == 12 and len(validation) >= 2 and len(learn) + len(validation) == 12
+
+
 def test_too_few_people():
     with pytest.raises(UserError, match="config.folds=3, but 2 people have a decided label"):
         print(volunteers(people=2).plan)

@@ -338,6 +338,8 @@ def build(config: Config, start=None) -> System:
 
     @functools.cache
     def resident():
+        for job in photos.plan:  # what cannot be split is told before features are made
+            photos.split(job)
         found = {}
         if "head" in kinds:
             augmented = "transfer_augmented" in headshots.words(config.methods)
