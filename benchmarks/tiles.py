@@ -1,71 +1,51 @@
-"""Memory and time of a large photograph through a U-Net, tile by tile.
+"""Memory and time of a large photograph through a U-Net, tile by tile: `jaxface.ops.tiles.translate`.
 
-    python -m benchmarks.tiles [--height=3000] [--width=4000]
-
-Tiles of 256 px every 128 px through UNet (256, ngf 16, instance normalisation), in a process of its
-own, one CPU core: 4,000 x 3,000 px takes 48.5 s (10.1 s more to compile); peak memory 0.52 GiB before
-(JAX and the compiled network) and 0.58 GiB after, 0.08 GiB of it picture and result. 4,000 x 500 px:
-0.49 and 0.51 GiB.
+Tiles of 256 px every 128 px through UNet (256, ngf 16, instance normalisation); the comparator is the same
+loop around a network of PyTorch. On one CPU core 4,000 x 3,000 px took 48.5 s, the peak was 0.52 GiB before
+(JAX and the compiled network) and 0.58 GiB after, 0.08 GiB of it picture and result (commit b4faf68).
 """
 
-import argparse
-import os
-import resource
-import subprocess
-import sys
-import time
-
+import jax
 import numpy as np
 
-TILE, STRIDE, BATCH, NGF = 256, 128, 4, 16
+from benchmarks.harness import Case, Work, compiled, eager
+from jaxface.models.unet import UNet
+from jaxface.ops import tiles
+
+TILE, STRIDE, BATCH = 256, 128, 4
 
 
-def peak() -> float:
-    """GiB of memory that this process has held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+def photograph(height: int, width: int) -> np.ndarray:
+    """One patch of noise again and again: drawing more would take longer than some networks do."""
+    patch = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
+    return np.tile(patch, (-(-height // 100), -(-width // 100), 1))[:height, :width].copy()
 
 
-def measure(height: int, width: int) -> None:
-    import jax
+def translated(network, height: int, width: int):
+    image = photograph(height, width)
+    return lambda: tiles.translate(network, image, tile=TILE, stride=STRIDE, batch=BATCH)
 
-    from jaxface.models.unet import UNet
-    from jaxface.ops import tiles
 
-    net = UNet(output_nc=1, levels=8, ngf=NGF, norm="instance")
-    variables = jax.jit(net.init)(jax.random.key(0), np.zeros((1, TILE, TILE, 3), np.float32))
+def translate_ours(height, width, ngf) -> Work:
+    net = UNet(output_nc=1, levels=8, ngf=ngf, norm="instance")
+    blank = np.zeros((BATCH, TILE, TILE, 3), np.float32)
+    variables = jax.jit(net.init)(jax.random.key(0), blank)
     network = jax.jit(lambda x: net.apply(variables, x))
-    start = time.perf_counter()
-    network(np.zeros((BATCH, TILE, TILE, 3), np.float32)).block_until_ready()
-    compiled = time.perf_counter() - start
-    rng = np.random.default_rng(0)
-    image = np.tile(
-        rng.integers(0, 256, (100, 100, 3), np.uint8), (-(-height // 100), -(-width // 100), 1)
-    )
-    image = image[:height, :width].copy()
-    before, start = peak(), time.perf_counter()
-    out = tiles.translate(network, image, tile=TILE, stride=STRIDE, batch=BATCH)
-    seconds = time.perf_counter() - start
-    size = (image.nbytes + out.nbytes) / 2**30
-    print(
-        f"{width} x {height} px, {TILE} px tiles every {STRIDE} px: {seconds:.1f} s (and {compiled:.1f} s "
-        f"to compile); peak memory {before:.2f} GiB before, {peak():.2f} GiB after, of which picture "
-        f"and result {size:.2f} GiB"
-    )
+    _, seconds = compiled(network, blank)
+    return eager(translated(network, height, width))._replace(compile_seconds=seconds)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--height", type=int, default=3000)
-    parser.add_argument("--width", type=int, default=4000)
-    flags = parser.parse_args()
-    # A process of its own, for whose peak nothing but this is to blame.
-    again = [
-        sys.executable,
-        "-c",
-        f"import benchmarks.tiles as t; t.measure{flags.height, flags.width}",
-    ]
-    subprocess.run(again, check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+def translate_torch(height, width, ngf) -> Work:
+    from benchmarks import torch_reference as reference
+
+    net = reference.UNet(3, 1, 8, ngf, "instance").to(reference.DEVICE)
+    net = reference.without_gradient(net)
+
+    def network(x):
+        x = reference.torch.tensor(np.moveaxis(x, -1, 1).copy(), device=reference.DEVICE)
+        return np.moveaxis(net(x).cpu().numpy(), 1, -1)
+
+    return eager(translated(network, height, width))
 
 
-if __name__ == "__main__":
-    main()
+CASES = {"unet_tiles": Case(translate_ours, translate_torch, dict(height=1500, width=2000, ngf=16))}
