@@ -70,7 +70,7 @@ class Checkpoints:
         self.failure: str | None = None
         self.warnings: list[str] = []
         self._log = log
-        self._gate = gate or lineage.Gate()
+        self._gate, self._passed = gate or lineage.Gate(), ""
         self._pool = asynclib.Pool("checkpoint", max_workers=1)
         self._pending = None
         self._lock = threading.Lock()  # the main thread and the one that answers SIGTERM both save
@@ -193,6 +193,23 @@ class Checkpoints:
                 f"that process 0 has read ({damage}): give all processes the same shared --workdir."
             ) from None
 
+    def ask_gate(self) -> None:
+        """Asks the gate about the newest step, before anything is built or compiled for its sake.
+
+        Raises:
+          UserError: the gate refuses it.
+        """
+        step = self.newest()
+        if step is not None:
+            # What is damaged `restore` finds, and asks about the step that it gives out.
+            with contextlib.suppress(Damaged):
+                self._ask(self._path(step), *read_meta(self._path(step)))
+
+    def _ask(self, path: pathlib.Path, digest: str, meta: dict) -> None:
+        if digest != self._passed:  # asked once, for it tells what it lets through
+            self._gate(path, digest, meta)
+            self._passed = digest
+
     def _restore_newest(self, like):
         self._sweep()
         for step in reversed(self._numbered()):
@@ -201,7 +218,7 @@ class Checkpoints:
             except Damaged as damage:
                 self._set_aside(self._path(step), damage)
             else:
-                self._gate(self._path(step), self.digest(step), meta)
+                self._ask(self._path(step), self.digest(step), meta)
                 return state, meta, step
         return None
 
@@ -228,7 +245,7 @@ class Checkpoints:
                 self._say(f"Checkpoint {candidate} is damaged: {damage}.")
                 reason = f"its newest checkpoint {candidate.name} is damaged: {damage}"
             else:
-                self._gate(candidate, manifest["sha256"], meta)
+                self._ask(candidate, manifest["sha256"], meta)
                 return _nested(arrays), meta
         if not candidates:
             reason = "give a workdir, its checkpoints folder or one step of it"
@@ -541,8 +558,8 @@ def _restore(path: pathlib.Path, like) -> tuple:
             )
     if wrong:
         raise UserError(
-            f"checkpoint {path} does not fit this run ({len(wrong)} name(s)): use the config it was "
-            "saved with, or a new --workdir.\n  " + "\n  ".join(sorted(wrong))
+            f"checkpoint {path} does not fit this run ({len(wrong)} name(s)): use the config and the data "
+            "it was saved with, or a new --workdir.\n  " + "\n  ".join(sorted(wrong))
         )
     arrays, meta = _read(path, manifest)
 

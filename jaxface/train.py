@@ -59,6 +59,10 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
     workdir.prepare(as_dict(config), about)
     mesh = parallel.make_mesh()
     key = jax.random.key(config.seed)
+    checkpoints = Checkpoints(
+        workdir.path / "checkpoints", keep=config.keep, log=say, gate=workdir.gate
+    )
+    checkpoints.ask_gate()
 
     # Data. It is read before anything is compiled, so that a bad photograph costs nobody an hour.
     with preemption.phase("data"), workdir.clock("data"):
@@ -69,10 +73,8 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
 
     # State: newest good checkpoint, else fresh, else fresh with the networks of --init_from.
     with preemption.phase("start"), workdir.clock("start"):
+        steps = num_steps(system, config)
         shapes = jax.eval_shape(system.init, key)
-        checkpoints = Checkpoints(
-            workdir.path / "checkpoints", keep=config.keep, log=say, gate=workdir.gate
-        )
         check_space(workdir.path, (config.keep + 1) * estimate_bytes(shapes))
         restored = checkpoints.restore(shapes)
         if restored is None:
@@ -87,7 +89,6 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
             config, system.consumed, restored and restored[1].get("lineage"), ancestors
         )
         write_lineage(workdir, config, restored, about)
-    steps = num_steps(system, config)
     if restored is not None:
         say(f"Continuing at step {start} of {steps} from {workdir.path}.")
 
@@ -349,13 +350,18 @@ def num_steps(system: System, config: RunConfig) -> int:
 
 def newest(system: System, config: RunConfig, workdir: Workdir):
     """The newest good state of a workdir, on the host, and the sha256 of its checkpoint."""
-    shapes = jax.eval_shape(system.init, jax.random.key(config.seed))
     checkpoints = Checkpoints(
         workdir.path / "checkpoints", keep=config.keep, log=say, gate=workdir.gate
     )
-    restored = checkpoints.restore(shapes)
+    nothing = UserError(f"--workdir={workdir.path} has no checkpoint to read: train it first.")
+    if checkpoints.newest() is None:
+        raise nothing
+    checkpoints.ask_gate()
+    # Where the data tell a state's shapes, they are built here: nothing can be while a program is traced.
+    parallel.first_process_first(lambda: num_steps(system, config))
+    restored = checkpoints.restore(jax.eval_shape(system.init, jax.random.key(config.seed)))
     if restored is None:
-        raise UserError(f"--workdir={workdir.path} has no checkpoint to read: train it first.")
+        raise nothing
     if workdir.gate.allowed:
         workdir.note_lineage()
     return parallel.to_host(restored[0]), checkpoints.digest(restored[2])
@@ -364,9 +370,20 @@ def newest(system: System, config: RunConfig, workdir: Workdir):
 def dry_run(system: System, config: RunConfig, workdir: Workdir) -> int:
     """Prints what a run would be, without compiling, reading a picture or writing a file."""
     parallel.check_batch(config.batch, config.accumulate)
-    shapes = jax.eval_shape(system.init, jax.random.key(config.seed))
     for name, value in as_dict(config).items():
         say(f"  config.{name} = {value!r}")
+    reads = (
+        f"Reads: {config.data}{' from ' + config.data_dir if config.data_dir else ''}"
+        f"{', networks of ' + config.init_from if config.init_from else ''}; no other picture."
+    )
+    if system.num_steps:
+        say(
+            "How many models are trained, in how many steps, only the data tell; they are not read here."
+        )
+        say(reads)
+        say(f"Writes: {workdir.path} and {config.build_dir}.")
+        return 0
+    shapes = jax.eval_shape(system.init, jax.random.key(config.seed))
     overview = parameter_overview.get_parameter_overview(shapes.params, include_stats=False)
     say(overview)
     state, params = estimate_bytes(shapes), estimate_bytes(shapes.params)
@@ -379,10 +396,7 @@ def dry_run(system: System, config: RunConfig, workdir: Workdir) -> int:
         "the training set and the activations come on top."
     )
     say(f"Steps: {config.num_steps} of {config.batch} examples.")
-    say(
-        f"Reads: {config.data}{' from ' + config.data_dir if config.data_dir else ''}"
-        f"{', networks of ' + config.init_from if config.init_from else ''}; no other picture."
-    )
+    say(reads)
     disk = (config.keep + 1) * state
     say(f"Writes: {workdir.path} (checkpoints up to {mib(disk)}) and {config.build_dir}.")
     return 0

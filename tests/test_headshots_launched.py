@@ -54,6 +54,17 @@ def test_photographs_are_read(trained, tmp_path, capsys):
     assert "It has learned what others said of photographs" in page and "spots" not in page
 
 
+def test_a_dry_run_builds_nothing(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JAXFACE_CACHE", str(tmp_path / "cache"))
+    workdir = tmp_path / "run"
+    assert run("--experiment=headshots_smile:tiny", "--dry_run", f"--workdir={workdir}") == 0
+    text = capsys.readouterr().out
+    assert "config.task = 'smile'" in text and "only the data tell" in text
+    assert not workdir.exists() and not (tmp_path / "cache" / "data").exists()
+    assert run("--mode=evaluate", f"--workdir={workdir}") == 2
+    assert not (tmp_path / "cache" / "data").exists()
+
+
 def test_a_study_ends_with_its_curve(trained, tmp_path):
     assert run("--experiment=headshots_quantity:tiny", f"--workdir={tmp_path}") == 0
     results = json.loads((tmp_path / "results.json").read_text())
