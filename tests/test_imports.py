@@ -20,7 +20,7 @@ MAY = {
     "contrast": {"parallel"},
     "phantom": {"ops"},
     "faces": {"models", "ops"},
-    "metrics": {"models", "ops", "weights", "faces"},
+    "metrics": {"models", "ops", "weights", "faces", "parallel"},
     "data": {"phantom", "faces", "ops", "metrics"},  # metrics never imports data
     "uv": {"metrics", "faces", "data", "ops"},
     "patients": {"metrics", "faces", "data", "models", "ops"},

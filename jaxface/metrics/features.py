@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxface import assets
+from jaxface import assets, parallel
 from jaxface.models import mobilenet
 
 SIDE = 128  # px. Of 96, 128 and 160, tried on 32 and 64 px faces against blur, noise, JPEG, shifted
@@ -69,7 +69,8 @@ def in_batches(
 ) -> list[np.ndarray]:
     """Outputs of `run` for all of uint8 [N, H, W, 1 or 3], `batch` at a time; [] for no images.
 
-    The last batch is filled up, so that a network is compiled for one shape.
+    The last batch is filled up, so that a network is compiled for one shape, and its rows are dealt out to
+    the devices at hand.
 
     Raises:
       ValueError: the images are not uint8 or have another shape.
@@ -82,7 +83,7 @@ def in_batches(
     for first in range(0, len(images), batch):
         part = np.asarray(images[first : first + batch])
         filled = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), np.uint8)])
-        found.append([np.asarray(out)[: len(part)] for out in run(filled)])
+        found.append([np.asarray(out)[: len(part)] for out in run(parallel.spread(filled))])
     return [np.concatenate(outputs) for outputs in zip(*found)]
 
 
