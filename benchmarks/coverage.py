@@ -35,8 +35,8 @@ BCa interval of 500 resamples of the means, for comparison.
 rather than too much (and has no interval in 18 % of simulations with 10 people, where nobody is told wrong);
 and by an AUROC near 1 of few people: of 24 it covers 92.1, and of 10 it has no interval in 32 % of
 simulations, where both classes are wholly apart. The BCa bootstrap of the means covers 87 to 89 of 10 people
-and 90 to 93 of 24. It cannot be met by
-one photograph each, where n people have n + 1 outcomes: the exact coverage (summed over outcomes) is
+and 90 to 93 of 24. With one photograph each 95 +- 2 cannot be had, for n people have n + 1 outcomes: the
+exact coverage (summed over outcomes) is
 
 | share | 10 people | 24 people | 39 people | 277 people |
 | ----- | --------- | --------- | --------- | ---------- |
