@@ -21,6 +21,7 @@ import numpy as np
 from flax import traverse_util
 
 from jaxface.errors import nearest
+from jaxface.ops import winograd
 from jaxface.ops.filters import bias_act, downsample2d, setup_filter, upfirdn2d
 
 _RESAMPLE = np.array([1, 3, 3, 1]) / 8
@@ -71,6 +72,14 @@ _conv_to_weight.defvjp(
 )
 
 
+def _conv_same(x, w):
+    """[N, H, W, I], [O, I, 3, 3] -> [N, H, W, O], zeros around."""
+    kernel = jnp.transpose(w, (2, 3, 1, 0))
+    if winograd.pays(x.shape, kernel.shape, x.dtype):
+        return winograd.conv3x3(x, kernel, 1)
+    return jax.lax.conv_general_dilated(x, w, (1, 1), [(1, 1)] * 2, dimension_numbers=_DIMENSIONS)
+
+
 class Conv2d(nn.Module):
     """Convolution with equalized learning rate, optional 2x downsampling, bias and leaky ReLU."""
 
@@ -93,9 +102,7 @@ class Conv2d(nn.Module):
         elif self.down:
             x = _conv_stride2(upfirdn2d(x, _RESAMPLE, padding=2), weight)
         else:
-            x = jax.lax.conv_general_dilated(
-                x, weight, (1, 1), [(1, 1), (1, 1)], dimension_numbers=_DIMENSIONS
-            )
+            x = _conv_same(x, weight)
         gain = self.gain * (math.sqrt(2) if self.activate else 1)
         clamp = None if self.clamp is None else self.clamp * self.gain
         return bias_act(x, bias, "lrelu" if self.activate else "linear", gain=gain, clamp=clamp)

@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxface.ops import winograd
+
 _RANK_TOLERANCE = 1e-8  # singular values below this part of the largest are rounding
 
 
@@ -423,8 +425,9 @@ def _conv_of_padded(x, w, padding):
 def _full_conv(x: jax.Array, w: jax.Array, padding: int) -> jax.Array:
     """A convolution with zeros around. [N, H, W, I], [K, K, I, O] -> [N, H + ..., W + ..., O]
 
-    Padding inside the convolution makes XLA's weight gradient 30 times slower on CPU, padding
-    before it makes the image gradient compute the rim only to drop it: each gradient has its way.
+    Where Winograd's form does not pay: padding inside the convolution makes XLA's weight gradient 30
+    times slower on CPU, padding before it makes the image gradient compute the rim only to drop it:
+    each gradient has its way.
     """
     return _conv_of_padded(x, w, padding)
 
@@ -482,7 +485,9 @@ def modulated_conv2d(
     if input_gain is not None:
         s = s * input_gain
     x = x * s[:, None, None, :].astype(x.dtype)
-    x = _full_conv(x, w.astype(x.dtype), padding)
+    w = w.astype(x.dtype)
+    convolve = winograd.conv3x3 if winograd.pays(x.shape, w.shape, x.dtype) else _full_conv
+    x = convolve(x, w, padding)
     if demodulate:
         x = x * demodulation[:, None, None, :].astype(x.dtype)
     return x

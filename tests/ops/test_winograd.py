@@ -1,0 +1,85 @@
+"""The quick form of a 3x3 convolution against the plain one."""
+
+import golden
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxface.ops import filters, winograd
+
+
+def _plain(x, w, padding):
+    return jax.lax.conv_general_dilated(
+        x, w, (1, 1), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _random(*shapes):
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes)]
+
+
+@pytest.mark.parametrize(("padding", "sides"), [(0, (9, 14)), (1, (8, 3)), (2, (1, 10))])
+def test_values_and_two_derivatives_are_those_of_a_plain_convolution(padding, sides):
+    """In float64, where rounding cannot hide a wrong term; sides that fill tiles and that do not."""
+
+    def everything(conv):
+        total = lambda x, w: jnp.sum(jnp.sin(conv(x, w, padding)))
+
+        def penalty(x, w):
+            by_x, by_w = jax.grad(total, (0, 1))(x, w)
+            return jnp.sum(by_x**3) + jnp.sum(by_w**3)
+
+        return jax.jit(
+            lambda x, w: (
+                conv(x, w, padding),
+                jax.grad(total, (0, 1))(x, w),
+                jax.grad(penalty, (0, 1))(x, w),
+            )
+        )
+
+    with jax.enable_x64(True):
+        x, w = _random((2, *sides, 5), (3, 3, 5, 4))
+        ours, plain = everything(winograd.conv3x3)(x, w), everything(_plain)(x, w)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), ours, plain
+        )
+
+
+def test_rounding_of_float32_stays_far_below_what_networks_are_held_to():
+    x, w = _random((2, 30, 30, 256), (3, 3, 256, 8))
+    g = _random((2, 30, 30, 8))[0]
+    ours, pull = jax.vjp(lambda x, w: winograd.conv3x3(x, w, 1), x, w)
+    plain, pull_plain = jax.vjp(lambda x, w: _plain(x, w, 1), x, w)
+    for a, b in zip((ours, *pull(g)), (plain, *pull_plain(g))):
+        golden.assert_close(a, b, 5e-6)
+
+
+def test_pays_for_large_exact_convolutions_on_cpu_only(monkeypatch):
+    image, kernel = (4, 38, 38, 64), (3, 3, 64, 64)
+    assert winograd.pays(image, kernel, jnp.float32)
+    assert not winograd.pays(image, kernel, jnp.bfloat16)
+    assert not winograd.pays(image, (1, 1, 64, 64), jnp.float32)
+    assert not winograd.pays((*image[:3], 16), (3, 3, 16, 256), jnp.float32)
+    assert not winograd.pays((4, 8, 8, 512), (3, 3, 512, 512), jnp.float32)  # 16 tiles
+    assert not winograd.pays((4, 38, 38, 32), (3, 3, 32, 32), jnp.float32)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not winograd.pays(image, kernel, jnp.float32)
+
+
+def test_modulated_convolution_takes_the_form_that_pays(monkeypatch):
+    x, w, s = _random((4, 36, 36, 64), (3, 3, 64, 64), (4, 64))
+
+    def run(*args):
+        # A function of its own each time: traces are kept by function.
+        return jax.jit(lambda *args: filters.modulated_conv2d(*args, padding=2))(*args)
+
+    taken = []
+    quick = winograd.conv3x3
+    monkeypatch.setattr(winograd, "conv3x3", lambda *args: taken.append(1) or quick(*args))
+    ours = run(x, w, s)
+    assert taken == [1]
+    monkeypatch.setattr(winograd, "pays", lambda *shapes: False)
+    golden.assert_close(ours, run(x, w, s), 5e-6)
+    assert taken == [1]
