@@ -86,7 +86,7 @@ def records_torch(people, side, batch, number) -> Work:
 
         def __getitem__(self, index):
             content = (folder / f"{index % len(faces)}.png").read_bytes()
-            return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+            return np.array(Image.open(io.BytesIO(content)).convert("RGB"))
 
     loader = DataLoader(Folder(), batch, shuffle=True)
     return eager(lambda: [batch.sum() for batch in loader])
