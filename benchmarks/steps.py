@@ -41,10 +41,10 @@ class Run(NamedTuple):
     resident: dict  # {name: array} that stays on the device and batches index
 
 
-def training(run: Run) -> Work:
-    """A system's step as `jaxface.train` runs it."""
-    config = run.config
-    parallel.use_cpu_cores(config.batch)
+def training(make: Callable[[RunConfig], Run], config: RunConfig) -> Work:
+    """The step of the run that `make` makes of a config, as `jaxface.train` runs it."""
+    parallel.use_cpu_cores(config.batch)  # before anything wakes JAX, as the launcher does
+    run = make(config)
     mesh, key = parallel.make_mesh(), jax.random.key(config.seed)
     state = parallel.to_host(jax.jit(run.init)(key))
     held = [parallel.place_state(state, mesh, config.compile)]
@@ -98,7 +98,7 @@ def stylegan3(config: cleftgan.Config) -> Run:
 
 
 def stylegan3_ours(**sizes) -> Work:
-    return training(stylegan3(_cleftgan(**sizes)))
+    return training(stylegan3, _cleftgan(**sizes))
 
 
 def stylegan3_torch(**sizes) -> Work:
@@ -157,8 +157,7 @@ def translation(config, system: System, phone: bool = False) -> Run:
 
 
 def pix2pix_ours(**sizes) -> Work:
-    config = _uvphoto(**sizes)
-    return training(translation(config, uvphoto.build(config)))
+    return training(lambda c: translation(c, uvphoto.build(c)), _uvphoto(**sizes))
 
 
 def pix2pix_torch(**sizes) -> Work:
@@ -168,12 +167,15 @@ def pix2pix_torch(**sizes) -> Work:
     return Work((Call(reference.waiting(reference.Pix2Pix(config, windows(config)).step)),))
 
 
-def cyclegan_ours(**sizes) -> Work:
-    config = cyclegan.Config(**sizes)
+def two_kinds(config: cyclegan.Config) -> Run:
     init, train_step = cyclegan.build(config)
     shape = (config.batch, config.side, config.side, 3)
     batch = {name: pixels(*shape, seed=n) for n, name in enumerate("ab")}
-    return training(Run(init, train_step, config, [(batch, 1.0)], {}))
+    return Run(init, train_step, config, [(batch, 1.0)], {})
+
+
+def cyclegan_ours(**sizes) -> Work:
+    return training(two_kinds, cyclegan.Config(**sizes))
 
 
 def cyclegan_torch(**sizes) -> Work:
@@ -225,7 +227,7 @@ def classifier(config: classify.Config) -> Run:
 
 
 def classify_ours(**sizes) -> Work:
-    return training(classifier(_classify(**sizes)))
+    return training(classifier, _classify(**sizes))
 
 
 def classify_torch(**sizes) -> Work:
@@ -248,7 +250,7 @@ def contrast(config: contrastive.Config) -> Run:
 
 
 def contrast_ours(**sizes) -> Work:
-    return training(contrast(contrastive.Config(**sizes)))
+    return training(contrast, contrastive.Config(**sizes))
 
 
 def contrast_torch(**sizes) -> Work:
