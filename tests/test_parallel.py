@@ -6,6 +6,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -101,6 +102,22 @@ def test_batches_that_do_not_split_are_refused():
         parallel.check_batch(24, 2)
     with pytest.raises(UserError, match="for example 8"):
         parallel.check_batch(4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_memory_options_that_the_environment_settles_are_left_alone(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "100000000000")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")
+    told = {}
+    libc = types.SimpleNamespace(mallopt=told.__setitem__)
+    monkeypatch.setattr(parallel.ctypes, "CDLL", lambda name: libc)
+    parallel.use_cpu_cores(4)
+    assert told == {-8: 1, -4: 0, -2: 2**28}  # one arena, nothing mapped, grown by 256 MiB
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
+    parallel.use_cpu_cores(4)
+    assert told[-1] == -1  # never trimmed
 
 
 def test_unknown_compilation_is_refused():
