@@ -41,7 +41,7 @@ class AlexNetD(nn.Module):
             name = f"conv{index + 1}"
             if pool:
                 x = nn.max_pool(x, (3, 3), (2, 2))
-            x = nn.Conv(
+            x = layers.Conv(
                 width * self.ndf,
                 (side, side),
                 stride,

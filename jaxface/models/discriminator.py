@@ -76,7 +76,7 @@ def _conv_same(x, w):
     """[N, H, W, I], [O, I, 3, 3] -> [N, H, W, O], zeros around."""
     kernel = jnp.transpose(w, (2, 3, 1, 0))
     if winograd.pays(x.shape, kernel.shape, x.dtype):
-        return winograd.conv3x3(x, kernel, 1)
+        return winograd.correlate(x, kernel, 1)
     return jax.lax.conv_general_dilated(x, w, (1, 1), [(1, 1)] * 2, dimension_numbers=_DIMENSIONS)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from jaxface.errors import UserError
+from jaxface.ops.conv import convolution, transposed
 
 EPSILON = 1e-5  # added to variances; PyTorch's default, which all these networks keep
 NORMS = ("batch", "instance")
@@ -121,32 +122,8 @@ class Dropout(nn.Module):
         return jnp.where(jax.vmap(draw)(example), x / (1 - self.rate), 0)
 
 
-def _halve(x, kernel):
-    return jax.lax.conv_general_dilated(
-        x, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-# Left to itself, JAX builds for the gradient of a transposed convolution one that is dilated on both
-# sides, which XLA on CPU runs 10 times slower than these, the forms of the convolution that it
-# transposes.
-
-
-@jax.custom_vjp
-def _double(x, kernel):
-    """[N, h, w, I], [k, k, O, I] -> [N, 2h, 2w, O]: the transpose of `_halve`."""
-    n, height, width, _ = x.shape
-    y = jax.ShapeDtypeStruct((n, 2 * height, 2 * width, kernel.shape[2]), x.dtype)
-    return jax.linear_transpose(lambda y: _halve(y, kernel), y)(x)[0]
-
-
-def _double_backward(saved, g):
-    x, kernel = saved
-    to_kernel = jax.linear_transpose(lambda kernel: _halve(g, kernel), kernel)
-    return _halve(g, kernel), to_kernel(x)[0]
-
-
-_double.defvjp(lambda x, kernel: (_double(x, kernel), (x, kernel)), _double_backward)
+# flax's convolution in the form that is fastest where it runs (`ops/conv.py`).
+Conv = functools.partial(nn.Conv, conv_general_dilated=convolution)
 
 
 class Double(nn.Module):
@@ -168,7 +145,7 @@ class Double(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, shape[2:3]) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = _double(x, kernel)
+        y = transposed(x, kernel, stride=2, padding=1, sides=(2 * x.shape[1], 2 * x.shape[2]))
         return y if bias is None else y + bias
 
 

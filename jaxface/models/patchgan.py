@@ -47,7 +47,7 @@ class PatchGAN(nn.Module):
 
         def conv(x, name, features, stride, use_bias):
             size, padding = ((4, 4), 1) if self.num_layers else ((1, 1), 0)
-            return nn.Conv(
+            return layers.Conv(
                 features,
                 size,
                 stride,

@@ -44,7 +44,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, axis: str | None) -> jax.Array:
         def conv(x, name, norm, features, size, stride):
-            x = nn.Conv(
+            x = layers.Conv(
                 features,
                 (size, size),
                 stride,
@@ -84,7 +84,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, axis: str | None = None) -> jax.Array:
         """With `train`, batch normalisation takes the batch's statistics."""
-        x = nn.Conv(
+        x = layers.Conv(
             self.width,
             (7, 7),
             2,

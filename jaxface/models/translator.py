@@ -51,7 +51,7 @@ class Translator(nn.Module):
         if x.shape[1] % 4 or x.shape[2] % 4 or min(x.shape[1:3]) < 8:
             raise ValueError(f"{x.shape[1]} x {x.shape[2]} pixels: not multiples of 4, at least 8")
         use_bias = self.norm == "instance"  # batch normalisation would take it out again
-        conv = functools.partial(nn.Conv, kernel_init=layers.normal_init, dtype=self.dtype)
+        conv = functools.partial(layers.Conv, kernel_init=layers.normal_init, dtype=self.dtype)
 
         def normalize(x, name):
             return layers.normalize(self.norm, x, train, axis, name=f"{name}_norm")

@@ -63,7 +63,7 @@ class UNet(nn.Module):
             if level:
                 skips.append(x)
                 x = nn.leaky_relu(x, 0.2)
-            x = nn.Conv(
+            x = layers.Conv(
                 width,
                 (4, 4),
                 2,

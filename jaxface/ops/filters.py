@@ -486,7 +486,7 @@ def modulated_conv2d(
         s = s * input_gain
     x = x * s[:, None, None, :].astype(x.dtype)
     w = w.astype(x.dtype)
-    convolve = winograd.conv3x3 if winograd.pays(x.shape, w.shape, x.dtype) else _full_conv
+    convolve = winograd.correlate if winograd.pays(x.shape, w.shape, x.dtype) else _full_conv
     x = convolve(x, w, padding)
     if demodulate:
         x = x * demodulation[:, None, None, :].astype(x.dtype)

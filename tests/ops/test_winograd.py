@@ -1,4 +1,4 @@
-"""The quick form of a 3x3 convolution against the plain one."""
+"""The quick form of a convolution against the plain one."""
 
 import golden
 import jax
@@ -41,7 +41,7 @@ def test_values_and_two_derivatives_are_those_of_a_plain_convolution(padding, si
 
     with jax.enable_x64(True):
         x, w = _random((2, *sides, 5), (3, 3, 5, 4))
-        ours, plain = everything(winograd.conv3x3)(x, w), everything(_plain)(x, w)
+        ours, plain = everything(winograd.correlate)(x, w), everything(_plain)(x, w)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), ours, plain
         )
@@ -50,7 +50,7 @@ def test_values_and_two_derivatives_are_those_of_a_plain_convolution(padding, si
 def test_rounding_of_float32_stays_far_below_what_networks_are_held_to():
     x, w = _random((2, 30, 30, 256), (3, 3, 256, 8))
     g = _random((2, 30, 30, 8))[0]
-    ours, pull = jax.vjp(lambda x, w: winograd.conv3x3(x, w, 1), x, w)
+    ours, pull = jax.vjp(lambda x, w: winograd.correlate(x, w, 1), x, w)
     plain, pull_plain = jax.vjp(lambda x, w: _plain(x, w, 1), x, w)
     for a, b in zip((ours, *pull(g)), (plain, *pull_plain(g))):
         golden.assert_close(a, b, 5e-6)
@@ -76,8 +76,8 @@ def test_modulated_convolution_takes_the_form_that_pays(monkeypatch):
         return jax.jit(lambda *args: filters.modulated_conv2d(*args, padding=2))(*args)
 
     taken = []
-    quick = winograd.conv3x3
-    monkeypatch.setattr(winograd, "conv3x3", lambda *args: taken.append(1) or quick(*args))
+    quick = winograd.correlate
+    monkeypatch.setattr(winograd, "correlate", lambda *args: taken.append(1) or quick(*args))
     ours = run(x, w, s)
     assert taken == [1]
     monkeypatch.setattr(winograd, "pays", lambda *shapes: False)

@@ -1,0 +1,147 @@
+"""Convolutions and their gradients in forms of ours against JAX's own, in float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxface.ops import conv
+
+CASES = {  # sides, kernel, stride, padding of rows and of columns
+    "halving": ((8, 10), (4, 4), 2, ((1, 1), (1, 1))),
+    "odd sides": ((9, 8), (3, 3), 2, ((1, 1), (1, 1))),
+    "stem": ((11, 9), (7, 5), 2, ((3, 3), (0, 2))),
+    "kernel smaller than stride": ((7, 10), (1, 1), 2, ((0, 0), (0, 0))),
+    "a phase without taps": ((9, 10), (2, 2), 3, ((0, 0), (0, 0))),
+    "uneven padding": ((9, 9), (3, 2), 3, ((0, 1), (2, 0))),
+    "AlexNet": ((23, 23), (11, 11), 4, ((2, 2), (2, 2))),
+    "no stride": ((6, 7), (3, 3), 1, ((1, 1), (1, 1))),
+    "full padding": ((6, 7), (3, 3), 1, ((2, 2), (3, 2))),
+    "PatchGAN": ((10, 11), (4, 4), 1, ((1, 1), (1, 1))),
+    "four taps a stride": ((17, 16), (8, 8), 2, ((3, 3), (3, 3))),
+    "rows and columns differ": ((8, 9), (2, 4), 2, ((0, 0), (1, 0))),
+}
+FORMS = {  # the limits of ops/conv.py that make it take a form wherever it can
+    "lax": (np.inf, 0),
+    "dense": (0, np.inf),
+    "winograd": (0, 0),
+}
+
+
+@pytest.fixture(params=FORMS)
+def form(request, monkeypatch):
+    large, moving = FORMS[request.param]
+    monkeypatch.setattr(conv, "LARGE", large)
+    monkeypatch.setattr(conv, "MOVING", moving)
+    return request.param
+
+
+def _once(f):
+    """The gradient of a loss that is not linear, so that it depends on both arguments."""
+    return jax.grad(lambda x, kernel: jnp.sum(jnp.sin(f(x, kernel))), (0, 1))
+
+
+def _twice(f):
+    return jax.grad(lambda *args: sum(jnp.sum(g**3) for g in _once(f)(*args)), (0, 1))
+
+
+def _assert_equal(ours, theirs, bound):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert a.dtype == b.dtype
+        a, b = (np.asarray(value, np.float64) for value in (a, b))
+        assert np.abs(a - b).max() <= bound * np.abs(b).max()
+
+
+@functools.cache
+def _by_lax(case):
+    """(arguments, what JAX's own form makes of them)"""
+    sides, size, stride, padding = CASES[case]
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=s)) for s in ((2, *sides, 3), (*size, 3, 4)))
+    theirs = lambda x, kernel: jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=conv.DIMENSIONS
+    )
+    return (x, kernel), _all(theirs)(x, kernel)
+
+
+def _all(f):
+    return jax.jit(lambda *args: (f(*args), _once(f)(*args), _twice(f)(*args)))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_value_gradient_and_its_gradient_equal_lax(form, case):
+    _, _, stride, padding = CASES[case]
+    with jax.enable_x64(True):
+        args, expected = _by_lax(case)
+        ours = lambda x, kernel: conv.convolution(x, kernel, (stride, stride), padding)
+        _assert_equal(_all(ours)(*args), expected, 1e-12)
+
+
+def test_each_form_is_taken_where_it_fits(form):
+    """Else the other tests would compare lax with itself."""
+    taken = {}
+    for case, (sides, size, stride, padding) in CASES.items():
+        geometry = conv._Geometry((stride, stride), padding, sides, size, None)
+        taken[case] = conv._form(geometry, 2, 3, 4, jnp.float32)
+    fit = {"halving", "no stride", "full padding", "PatchGAN", "four taps a stride"}
+    wide = {"rows and columns differ"}
+    expected = {"lax": set(), "dense": {"halving", "four taps a stride"} | wide, "winograd": fit}
+    assert {case for case in CASES if taken[case] == form} >= expected[form]
+    assert form == "lax" or set(taken.values()) <= {"lax", "dense", form}
+
+
+@pytest.mark.parametrize("dtype, bound", [(jnp.float32, 1e-5), (jnp.bfloat16, 3e-2)])
+def test_less_precision(form, dtype, bound):
+    rng = np.random.default_rng(1)
+    x, kernel = (jnp.asarray(rng.normal(size=s), dtype) for s in ((2, 8, 8, 3), (4, 4, 3, 4)))
+    f = lambda x, kernel: conv.convolution(x, kernel, (2, 2), [(1, 1), (1, 1)])
+    wide = [value.astype(jnp.float32) for value in (x, kernel)]
+    plain = lambda x, kernel: jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=conv.DIMENSIONS
+    )
+    theirs = jax.jit(_once(plain))(*wide)
+    _assert_equal(jax.jit(_once(f))(x, kernel), [g.astype(dtype) for g in theirs], bound)
+
+
+def test_transposed_equals_the_transpose_of_lax(form):
+    rng = np.random.default_rng(2)
+    with jax.enable_x64(True):
+        for size in (3, 4):
+            y, kernel = (
+                jnp.asarray(rng.normal(size=s)) for s in ((2, 4, 3, 5), (size, size, 2, 5))
+            )
+            halved = lambda x, kernel=kernel: jax.lax.conv_general_dilated(
+                x, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=conv.DIMENSIONS
+            )
+            _, back = jax.vjp(halved, jnp.zeros([2, 8, 6, 2]))
+            _assert_equal(conv.transposed(y, kernel, 2, 1, (8, 6)), back(y)[0], 1e-12)
+        with pytest.raises(ValueError, match=r"makes \(4, 4\) of \(8, 8\), not \(4, 3\)"):
+            conv.transposed(y, kernel, 2, 1, (8, 8))
+
+
+def test_vmapped_over_images_and_kernels(form):
+    rng = np.random.default_rng(3)
+    with jax.enable_x64(True):
+        x, kernel = (jnp.asarray(rng.normal(size=s)) for s in ((3, 1, 8, 8, 2), (3, 4, 4, 2, 2)))
+        f = lambda x, kernel: conv.convolution(x, kernel, (2, 2), [(1, 1), (1, 1)])
+        one, each = jax.jit(_once(f)), jax.jit(jax.vmap(_once(f)))(x, kernel)
+        for n in range(3):
+            _assert_equal([g[n] for g in each], one(x[n], kernel[n]), 1e-12)
+
+
+def test_what_is_dilated_grouped_or_laid_out_otherwise_is_lax():
+    rng = np.random.default_rng(4)
+    x = jnp.asarray(rng.normal(size=(2, 9, 9, 4)), jnp.float32)
+    for shape, more in (
+        ((3, 3, 4, 2), {"rhs_dilation": (2, 2)}),
+        ((3, 3, 4, 2), {"lhs_dilation": (2, 2)}),
+        ((3, 3, 1, 4), {"feature_group_count": 4}),
+        ((3, 3, 9, 2), {"dimension_numbers": ("NCHW", "HWIO", "NCHW")}),
+    ):
+        kernel = jnp.asarray(rng.normal(size=shape), jnp.float32)
+        more = {"dimension_numbers": conv.DIMENSIONS} | more
+        ours = conv.convolution(x, kernel, (1, 1), [(1, 1), (1, 1)], **more)
+        theirs = jax.lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1), (1, 1)], **more)
+        np.testing.assert_array_equal(ours, theirs)
