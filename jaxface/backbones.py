@@ -129,7 +129,8 @@ RESIDUAL = {f"resnet{depth}": depth for depth in resnet.BLOCKS}
 def residual(depth: int, width: int, key: jax.Array, name: str = "") -> Backbone:
     """A residual network with random weights."""
     module = resnet.ResNet(depth, None, None, width)
-    variables = module.init(key, jnp.zeros([1, 64, 64, 3]))
+    # Under jit: eager initialisation would compile every layer's little operations one by one.
+    variables = jax.jit(module.init)(key, jnp.zeros([1, 64, 64, 3]))
     return Backbone(
         name or f"resnet{depth}",
         module,

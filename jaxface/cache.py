@@ -13,6 +13,8 @@ def folder() -> pathlib.Path:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs unless JAX was told where to."""
+    """Keeps compiled programs between runs, small ones too, unless JAX was told where to and which."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(folder() / "xla"))
+    if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -10,6 +10,8 @@ from PIL import Image
 import launch
 from jaxface.preemption import Preemption
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 def run(*arguments) -> int:
     with Preemption() as preemption:

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.special
 import scipy.stats
 
+RESAMPLES = 2000  # that `bootstrap` draws unless it is told
 PRIOR = 0.7  # both parameters of the beta prior of a share: between Jeffreys' 1/2, which covers too much
 #   near 1, and the uniform 1, which covers too little there (benchmarks/coverage.py)
 
@@ -41,7 +42,7 @@ def bootstrap(
     *,
     method: str = "BCa",
     confidence: float = 0.95,
-    resamples: int = 2000,
+    resamples: int | None = None,
     seed: int = 0,
 ) -> Interval:
     """Bootstrap interval of a statistic by resampling people with all that was measured of them.
@@ -52,6 +53,7 @@ def bootstrap(
         twice.
       method: "BCa" (Efron 1987: bias-corrected and accelerated, costs one more evaluation a person)
         or "percentile".
+      resamples: None for RESAMPLES.
 
     Returns:
       The interval; its ends are None for less than two people and where every resample gives the same
@@ -76,7 +78,7 @@ def bootstrap(
             (people,),
             lambda drawn: statistic(rows_of(drawn)),
             vectorized=False,
-            n_resamples=resamples,
+            n_resamples=RESAMPLES if resamples is None else resamples,
             confidence_level=confidence,
             method=method,
             rng=np.random.default_rng(seed),

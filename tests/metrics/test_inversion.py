@@ -138,7 +138,7 @@ def test_score_grows_with_the_wedge(generator, drawn):
     assert (heat[:, *severity.MASK] >= scorer.threshold).mean() < 0.003
 
     bright = np.maximum(drawn[1], 90)
-    none = scorer(drawn[1])
+    none = severity.score(heat, scorer.threshold)
     small = scorer(painted(bright, slice(9, 11)))
     large = scorer(painted(bright, slice(8, 13)))
     assert (none < 2).all()
@@ -148,7 +148,8 @@ def test_score_grows_with_the_wedge(generator, drawn):
     # Three again, for which everything is compiled.
     images = np.concatenate([drawn[1][:1], painted(drawn[1], slice(8, 13))[1:]])
     ratings = np.array([0, 0.4, 1])
-    fit = lambda one: np.corrcoef(one(images), ratings)[0, 1]
+    heat = scorer.heat(images)
+    fit = lambda one: np.corrcoef(severity.score(heat, one.threshold), ratings)[0, 1]
     calibrated = scorer.calibrated(images, ratings)
     assert fit(calibrated) >= fit(scorer) - 1e-9
     figure = calibrated.figure(images)

@@ -27,9 +27,26 @@ def batch_of(config, seed=0, step=0, penalty=True):
     } | ({"penalty": np.zeros([config.batch], np.int8)} if penalty else {})
 
 
+# Changes that do not meddle with each other, in one program: compiling a step takes longer than all else.
+STRONG = dataclasses.replace(TINY, gamma=100.0, ema_kimg=0.016, ema_rampup=0.0)
+AUGMENTED = dataclasses.replace(
+    TINY, augment_pipe="bgc", mirror=True, mbstd_group=1, freeze_discriminator=4
+)
+
+
 @pytest.fixture(scope="module")
 def tiny():
     return compiled(cleftgan.build(TINY))
+
+
+@pytest.fixture(scope="module")
+def strong():
+    return jax.jit(cleftgan.build(STRONG).train_step)
+
+
+@pytest.fixture(scope="module")
+def augmented():
+    return compiled(cleftgan.build(AUGMENTED))
 
 
 def test_same_inputs_same_bits_and_every_part_moves(tiny):
@@ -44,15 +61,13 @@ def test_same_inputs_same_bits_and_every_part_moves(tiny):
     assert first.step == 1 and np.isfinite(metrics["loss/generator"])
 
 
-def test_ema_halves_the_distance_in_its_half_life(tiny):
+def test_ema_halves_the_distance_in_its_half_life(tiny, strong):
     """StyleGAN2's EMA: after n images of weight 0.5^(n / half-life) the old average is left."""
-    config = dataclasses.replace(TINY, ema_kimg=0.016, ema_rampup=0.0)
-    system = cleftgan.build(config)
     state = tiny[1]
     shifted = jax.tree.map(lambda x: x + 1, state.ema["params"])
     state = state.replace(ema=state.ema | {"params": shifted})
-    new, _ = jax.jit(system.train_step)(state, batch_of(config), tiny[3])
-    weight = 0.5 ** (config.batch / 16)
+    new, _ = jax.device_get(strong(state, batch_of(STRONG), tiny[3]))
+    weight = 0.5 ** (STRONG.batch / 16)
     for slow, old, g in zip(
         *map(jax.tree.leaves, (new.ema["params"], shifted, new.params["generator"]))
     ):
@@ -60,28 +75,27 @@ def test_ema_halves_the_distance_in_its_half_life(tiny):
 
 
 @pytest.mark.parametrize("sign,expected", [(3.0, 0.5 + 8 * 4 / 500e3), (-3.0, 0.5 - 8 * 4 / 500e3)])
-def test_augmentation_strength_follows_the_sign_of_the_discriminator(tiny, sign, expected):
+def test_augmentation_strength_follows_the_sign_of_the_discriminator(augmented, sign, expected):
     """ADA: p moves by batch * 4 / (500 kimg) towards target every 4th step (its equation 1)."""
-    config = dataclasses.replace(TINY, augment_pipe="bg", augment_p=0.5)
-    system = cleftgan.build(config)
-    control = tiny[1].control | {
-        "augment_p": jnp.float32(0.5),
-        "sign_mean": jnp.float32(sign),
-    }
-    state = tiny[1].replace(step=jnp.int32(3), control=control)
-    new, _ = jax.jit(system.train_step)(state, batch_of(config), tiny[3])
+    _, state, step, key = augmented
+    control = {"augment_p": jnp.float32(0.5), "sign_mean": jnp.float32(sign)}
+    state = state.replace(step=jnp.int32(3), control=state.control | control)
+    new, _ = step(state, batch_of(AUGMENTED), key)
     assert abs(float(new.control["augment_p"]) - expected) < 1e-7
     assert float(new.control["sign_mean"]) == 0
 
 
-def test_r1_acts_every_16th_step_only(tiny):
+def test_r1_acts_every_16th_step_only(tiny, strong):
     """The batches that carry the penalty are the 1st, 17th, ..; without it gamma means nothing."""
     system, state, step, key = tiny
-    strong = jax.jit(cleftgan.build(dataclasses.replace(TINY, gamma=100.0)).train_step)
-    after = lambda f, batch: f(state, batch, key)[0].params["discriminator"]
-    without, due = batch_of(TINY, penalty=False), batch_of(TINY)
-    assert not leaves_differ(after(step, without), after(strong, without))
-    assert leaves_differ(after(step, due), after(strong, due))
+    program = lambda config: (
+        jax.jit(cleftgan.build(config).train_step)
+        .lower(state, batch_of(TINY, penalty=False), key)
+        .as_text()
+    )
+    assert program(TINY) == program(dataclasses.replace(TINY, gamma=100.0))
+    after = lambda f: f(state, batch_of(TINY), key)[0].params["discriminator"]
+    assert leaves_differ(after(step), after(strong))
 
     class Ten:
         def __len__(self):
@@ -91,12 +105,9 @@ def test_r1_acts_every_16th_step_only(tiny):
     assert ["penalty" in next(batches) for _ in range(18)] == [False, True] + [False] * 15 + [True]
 
 
-def test_frozen_layers_of_the_discriminator_stay(tiny):
-    config = dataclasses.replace(TINY, freeze_discriminator=4)
-    new, _ = jax.jit(cleftgan.build(config).train_step)(
-        jax.jit(cleftgan.build(config).init)(tiny[3]), batch_of(config), tiny[3]
-    )
-    old = jax.jit(cleftgan.build(config).init)(tiny[3])
+def test_frozen_layers_of_the_discriminator_stay(augmented):
+    _, old, step, key = augmented
+    new, _ = step(old, batch_of(AUGMENTED), key)
     moved = leaves_differ(old.params["discriminator"], new.params["discriminator"])
     assert moved and not [name for name in moved if "b16" in name]
 
@@ -116,37 +127,34 @@ def test_a_poisoned_batch_changes_nothing_but_the_count(tiny):
     assert int(good["skipped/in_a_row"]) == 0 and int(good["skipped/generator"]) == 1
 
 
-def test_accumulation_gives_the_gradient_of_the_whole_batch(tiny):
+def test_accumulation_gives_the_gradient_of_the_whole_batch(augmented):
     """With one group for each micro-batch the discriminator sees the same groups either way."""
-    system, state, _, key = tiny
-    one = dataclasses.replace(TINY, mbstd_group=1)
-    two = dataclasses.replace(one, accumulate=2)
-    batch = batch_of(one)
-    metrics = [jax.jit(cleftgan.build(c).train_step)(state, batch, key)[1] for c in (one, two)]
+    _, state, step, key = augmented
+    parts = jax.jit(cleftgan.build(dataclasses.replace(AUGMENTED, accumulate=2)).train_step)
+    metrics = [
+        step(state, batch_of(AUGMENTED), key)[1],
+        parts(state, batch_of(AUGMENTED, penalty=False), key)[1],
+    ]
     # The running magnitude moves once a micro-batch, and styles are normalised over the micro-batch:
     # equal up to that coupling.
     for name in ("loss/generator", "gradient/generator"):
         assert abs(metrics[0][name] - metrics[1][name]) < 2e-2 * abs(metrics[0][name]) + 1e-6
 
 
-def test_randomness_belongs_to_the_example_not_to_its_place(tiny):
+def test_randomness_belongs_to_the_example_not_to_its_place(augmented):
     """The same examples in another order give the same losses: z, flips and augmentation follow."""
-    config = dataclasses.replace(
-        TINY, augment_pipe="bgc", augment_p=0.8, mirror=True, mbstd_group=1
-    )
-    system = cleftgan.build(config)
-    state, step = jax.jit(system.init)(tiny[3]), jax.jit(system.train_step)
-    batch = batch_of(config)
+    _, state, step, key = augmented
+    state = state.replace(control=state.control | {"augment_p": jnp.float32(0.8)})
+    batch = batch_of(AUGMENTED)
     turned = {name: value[::-1].copy() for name, value in batch.items()}
-    a, b = (step(state, x, tiny[3])[1] for x in (batch, turned))
+    a, b = (step(state, x, key)[1] for x in (batch, turned))
     for name in ("loss/generator", "loss/discriminator", "loss/r1"):
         assert abs(a[name] - b[name]) <= 1e-5 * abs(a[name]) + 1e-6
 
 
 def test_bfloat16_conditional_and_rotation_variants_train(tiny):
     for changes in (
-        {"precision": "bfloat16"},
-        {"condition_on": "side"},
+        {"precision": "bfloat16", "condition_on": "side"},
         {"variant": "r", "channels": 1},
     ):
         config = dataclasses.replace(TINY, **changes)

@@ -11,6 +11,8 @@ from PIL import Image
 import launch
 from jaxface.preemption import Preemption
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 def run(*arguments) -> int:
     with Preemption() as preemption:
@@ -25,7 +27,8 @@ def trained(tmp_path_factory):
         patch.setenv("JAXFACE_CACHE", str(folder / "cache"))
         first, second = folder / "first", folder / "second"
         assert run("--experiment=edema_pretrain:tiny", f"--workdir={first}") == 0
-        assert run("--experiment=edema:tiny", f"--workdir={second}", f"--init_from={first}") == 0
+        start = (f"--init_from={first}", "--config.save_every=20")  # of 54 steps
+        assert run("--experiment=edema:tiny", f"--workdir={second}", *start) == 0
         yield first, second
 
 

@@ -14,6 +14,7 @@ from jaxface.errors import UserError
 from jaxface.system import Figure, Record
 from jaxface.systems import edema
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 CONFIG = dataclasses.replace(
     experiment.tiny, folds=2, side=16, width=2, frames=4, head_steps=2, steps=3, learning_rate=0.01
 )
@@ -21,9 +22,8 @@ CONFIG = dataclasses.replace(
 
 def pretrained(config, seed=3):
     """What --init_from gives: an encoder of this config."""
-    variables = patients.encoder(config).init(
-        jax.random.key(seed), jnp.zeros([2, config.side, config.side, 3])
-    )
+    blank = jnp.zeros([2, config.side, config.side, 3])
+    variables = jax.jit(patients.encoder(config).init)(jax.random.key(seed), blank)
     return {
         "params": {"encoder": variables["params"]},
         "model_state": {"encoder": variables["batch_stats"]},
@@ -124,11 +124,11 @@ def test_together_is_as_one_after_the_other(done):
 def test_a_run_cut_anywhere_ends_the_same(done):
     system, whole = done
     compiled = jax.jit(system.train_step)
+    clinic, start = clinic_of(CONFIG), pretrained(CONFIG)
+    straight = run(CONFIG, clinic, start, steps=18, compiled=compiled)[1]
     for cut in (2, 9, 11, 12):
-        clinic = clinic_of(CONFIG)
-        _, part = run(CONFIG, clinic, pretrained(CONFIG), steps=cut, compiled=compiled)
-        again = run(CONFIG, clinic, pretrained(CONFIG), steps=18, state=part, compiled=compiled)[1]
-        straight = run(CONFIG, clinic, pretrained(CONFIG), steps=18, compiled=compiled)[1]
+        _, part = run(CONFIG, clinic, start, steps=cut, compiled=compiled)
+        again = run(CONFIG, clinic, start, steps=18, state=part, compiled=compiled)[1]
         for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(straight)):
             np.testing.assert_array_equal(a, b)
 

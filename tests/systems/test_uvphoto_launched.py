@@ -14,6 +14,7 @@ import launch
 from jaxface.data import photos
 from jaxface.preemption import Preemption
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 STEPS = 3
 
 
