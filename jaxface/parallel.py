@@ -17,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxface.errors import UserError
+from jaxface.ops.filters import whole_images
 
 _MALLOC = (  # glibc's options by name: number, value
     (
@@ -117,6 +118,8 @@ def compile_step(step: Callable, mesh: Mesh, mode: str) -> Callable:
       mode: "jit" (global view, the default everywhere) or "pmap" (one program per device).
     """
     step = _with_resident(step)
+    if mode == "pmap" or mesh.size == 1:
+        step = whole_images()(step)
     replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(DATA))
     if mode == "jit":
         return jax.jit(

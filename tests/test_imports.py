@@ -16,7 +16,7 @@ MAY = {
     "ops": set(),
     "models": {"ops"},
     "losses": set(),
-    "parallel": set(),
+    "parallel": {"ops"},
     "contrast": {"parallel"},
     "phantom": {"ops"},
     "faces": {"models", "ops"},

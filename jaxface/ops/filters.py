@@ -12,6 +12,8 @@ fades during training, is applied as a matrix product instead.
 Images are [N, H, W, C] of any float type; taps are applied in at least float32.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
 import operator
@@ -376,6 +378,30 @@ def bias_act(
     return x if clamp is None else jnp.clip(x, -clamp, clamp)
 
 
+_WHOLE = contextvars.ContextVar("whole", default=False)
+
+
+@contextlib.contextmanager
+def whole_images():
+    """Says that what is traced inside runs on one device, or on each its own part of a batch.
+
+    Only there may it use a GPU kernel, which the compiler cannot split among devices.
+    """
+    token = _WHOLE.set(True)
+    try:
+        yield
+    finally:
+        _WHOLE.reset(token)
+
+
+def _kernel_pays(x: jax.Array, fu, fd) -> bool:
+    """Whether `jaxface.ops.fused` is the faster form: where it measured so, which it tells."""
+    separable = all(np.ndim(f) == 1 and not isinstance(f, jax.core.Tracer) for f in (fu, fd))
+    if not (separable and x.dtype in (jnp.bfloat16, jnp.float16) and _WHOLE.get()):
+        return False
+    return any(name in jax.devices()[0].device_kind for name in ("H100", "H200"))
+
+
 def filtered_lrelu(
     x: jax.Array,
     fu=None,
@@ -405,6 +431,13 @@ def filtered_lrelu(
     """
     if b is not None:
         x = x + b.astype(x.dtype)
+    if _kernel_pays(x, fu, fd):
+        from jaxface.ops import fused  # brings Pallas, which others need not wait for
+
+        flip = slice(None, None, 1 if flip_filter else -1)
+        taps = (tuple(np.asarray(f, np.float64)[flip].tolist()) for f in (fu, fd))
+        op = fused.Nonlinearity(*taps, up, down, _parse_padding(padding), gain, slope, clamp)
+        return fused.filtered_lrelu(x, op, False)
     x = upfirdn2d(x, fu, up, 1, padding, flip_filter, up**2)
     x = bias_act(x, None, "linear" if slope == 1 else "lrelu", slope, gain, clamp)
     return upfirdn2d(x, fd, 1, down, 0, flip_filter)
