@@ -42,7 +42,7 @@ def measure(row: dict, repeats: int, plain_filters: bool, lock: str | None) -> d
     config = cleftgan.Config(**row, augment_p=0.3)
     choice = mock.patch.object(filters, "_kernel_pays", lambda *_: False)
     with choice if plain_filters else contextlib.nullcontext():
-        work = steps.training(steps.stylegan3(config))
+        work = steps.training(steps.stylegan3, config)
     with open(lock, "w") if lock else contextlib.nullcontext() as file:
         if lock:
             fcntl.flock(file, fcntl.LOCK_EX)
