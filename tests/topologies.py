@@ -10,15 +10,15 @@ is a mistake and not the order of a sum.
 import dataclasses
 import os
 import pathlib
+import re
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 out, devices, runs, *joining = sys.argv[1:]
 os.environ["JAX_ENABLE_X64"] = "1"
-os.environ["XLA_FLAGS"] = (
-    f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-)
+flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
+os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
 
 from jaxface.preemption import Preemption  # noqa: E402
 
@@ -185,6 +185,7 @@ def uvphoto_v2():
     from jaxface.systems import uvphoto_v2
 
     smaller = {"inverse_ngf": 2, "inverse_blocks": 1, "pool": BATCH}
+    smaller |= {"levels": 3, "dropout": False}  # uvphoto's G has them
     system = uvphoto_v2.build(dataclasses.replace(experiment.tiny, **PATCHES | smaller))
     rng = np.random.default_rng(0)
     resident = windows(rng, color=3, uv=1, phone=3)
@@ -269,7 +270,6 @@ def main(preemption) -> None:
     from jaxface import parallel
     from jaxface.checkpoint import Checkpoints
 
-    jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))
     if joining:
         parallel.initialize(joining[0], int(joining[1]), 2)
     process, processes = jax.process_index(), jax.process_count()
