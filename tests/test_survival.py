@@ -30,7 +30,7 @@ LENGTH = {  # in thousand images
     "uvphoto_v2": "kpatches",
     "edema_pretrain": "kframes",
 }
-KILLED = {"cleftgan": (3, 12)}  # after these steps; others after the 8th alone
+KILLED = {"cleftgan": (3, 8, 12)}  # after these steps; others after the 8th alone
 TABLES = {"uvphoto": {"spot_ratios.csv"}, "uvphoto_v2": {"spot_ratios.csv"}}
 LIMIT = 30.0  # seconds that a scheduler waits between SIGTERM and SIGKILL
 
