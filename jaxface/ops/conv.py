@@ -125,6 +125,8 @@ def _form(geometry: _Geometry, n: int, inputs: int, outputs: int, dtype) -> str:
     lax's is PyTorch's speed, a core's share of it, where there is no stride. Sums of shifted products and
     im2col are slower than lax's at every one of these, 3 times at 64 channels.
     """
+    if not isinstance(n, int):  # a program that is exported, for any batch and other machines
+        return "lax"
     (height, width), (rows, columns) = geometry.result, geometry.kernel
     direct = n * height * width * rows * columns * inputs * outputs  # multiplications
     divides = all(k % s == 0 for k, s in zip(geometry.kernel, geometry.stride))
@@ -146,7 +148,7 @@ def _form(geometry: _Geometry, n: int, inputs: int, outputs: int, dtype) -> str:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv(geometry, x, kernel):
     """[N, H, W, I], [h, w, I, O] -> [N, H', W', O]"""
-    if _form(geometry, len(x), *kernel.shape[2:], x.dtype) != "winograd":
+    if _form(geometry, x.shape[0], *kernel.shape[2:], x.dtype) != "winograd":
         return _lax(geometry, x, kernel)
     return winograd.correlate(_image_to_depth(geometry, x), _kernel_to_depth(geometry, kernel), 0)
 
@@ -154,9 +156,9 @@ def _conv(geometry, x, kernel):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _to_image(geometry, g, kernel):
     """The transpose in the image. [N, H', W', O], [h, w, I, O] -> [N, H, W, I]"""
-    form = _form(geometry, len(g), *kernel.shape[2:], g.dtype)
+    form = _form(geometry, g.shape[0], *kernel.shape[2:], g.dtype)
     if form == "lax":
-        x = jax.ShapeDtypeStruct((len(g), *geometry.image, kernel.shape[2]), g.dtype)
+        x = jax.ShapeDtypeStruct((g.shape[0], *geometry.image, kernel.shape[2]), g.dtype)
         return jax.linear_transpose(lambda x: _lax(geometry, x, kernel), x)(g)[0]
     back = _kernel_to_depth(geometry, kernel)[::-1, ::-1].swapaxes(2, 3)
     if form == "winograd":
@@ -170,7 +172,7 @@ def _to_image(geometry, g, kernel):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _to_kernel(geometry, x, g):
     """The transpose in the kernel. [N, H, W, I], [N, H', W', O] -> [h, w, I, O]"""
-    form = _form(geometry, len(x), x.shape[3], g.shape[3], x.dtype)
+    form = _form(geometry, x.shape[0], x.shape[3], g.shape[3], x.dtype)
     if form == "lax":
         return _lax_to_kernel(geometry, x, g)
     x = _image_to_depth(geometry, x)

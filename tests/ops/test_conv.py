@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxface.ops import conv
+from jaxface.ops import conv, filters
 
 CASES = {  # sides, kernel, stride, padding of rows and of columns
     "halving": ((8, 10), (4, 4), 2, ((1, 1), (1, 1))),
@@ -145,3 +145,17 @@ def test_what_is_dilated_grouped_or_laid_out_otherwise_is_lax():
         ours = conv.convolution(x, kernel, (1, 1), [(1, 1), (1, 1)], **more)
         theirs = jax.lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1), (1, 1)], **more)
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_exported_program_has_the_plain_form():
+    """It takes batches of any size, on machines of any kind."""
+    (batch,) = jax.export.symbolic_shape("batch")
+    x, w, s = (jax.ShapeDtypeStruct(n, jnp.float32) for n in ((64, 64, 64), (3, 3, 64, 64), (64,)))
+    of_batch = lambda one: jax.ShapeDtypeStruct((batch, *one.shape), one.dtype)
+    plain = lambda x, w, s: conv.convolution(x, w, padding="SAME")
+    modulated = lambda x, w, s: filters.modulated_conv2d(x, w, s, padding=2)
+    for function in (plain, modulated):
+        program = jax.export.export(jax.jit(function), platforms=("cpu",))(
+            of_batch(x), w, of_batch(s)
+        )
+        assert program.mlir_module().count("stablehlo.convolution") == 1
