@@ -22,7 +22,7 @@ SMALLER = {  # than :tiny, of which every process would trace and compile more
     "cleftgan": ["resolution=16", "num_layers=3", "margin_size=2", "mapping_layers=1"],
     "uvphoto": ["ngf=2"],
     "uvphoto_v2": ["ngf=2", "inverse_blocks=1"],
-    "edema_pretrain": ["side=16", "width=2"],
+    "edema_pretrain": ["width=2"],
 }
 LENGTH = {  # in thousand images
     "cleftgan": "kimg",

@@ -31,7 +31,7 @@ def tiny():
 @pytest.fixture(scope="module")
 def first(tiny):
     _, state, step, key = tiny
-    return step(state, batch_of(TINY), key)
+    return jax.device_get(step(state, batch_of(TINY), key))
 
 
 def test_same_inputs_same_bits_and_every_part_moves(tiny, first):
@@ -129,7 +129,7 @@ def test_pools_fill_and_then_exchange(tiny, first):
     _, _, step, key = tiny
     state, held = first[0], []
     for number in range(1, 6):
-        state, _ = step(state, batch_of(TINY, number, number), key)
+        state = jax.device_get(step(state, batch_of(TINY, number, number), key)[0])
         held.append(state.control)
     for name in ("pool_uv", "pool_rgb"):
         assert [int(control[name]["count"]) for control in held] == [4] * 5
@@ -158,7 +158,7 @@ def test_steps_without_phones_are_those_of_pairs_alone(tiny, first):
     assert all(float(metrics[f"loss/{name}"]) == 0 for name in uvphoto_v2.JOINT)
     later, metrics = step(first[0], batch_of(TINY, 1, 1), key)
     assert all(float(metrics[f"loss/{name}"]) > 0 for name in uvphoto_v2.JOINT)
-    _, said = step(later, batch, key)
+    _, said = step(jax.device_get(later), batch, key)
     assert all(said[f"loss/{name}"] == metrics[f"loss/{name}"] for name in uvphoto_v2.JOINT)
     assert step._cache_size() == 2
 
