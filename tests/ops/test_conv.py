@@ -150,7 +150,9 @@ def test_what_is_dilated_grouped_or_laid_out_otherwise_is_lax():
 def test_an_exported_program_has_the_plain_form():
     """It takes batches of any size, on machines of any kind."""
     (batch,) = jax.export.symbolic_shape("batch")
-    x, w, s = (jax.ShapeDtypeStruct(n, jnp.float32) for n in ((64, 64, 64), (3, 3, 64, 64), (64,)))
+    x, w, s = (
+        jax.ShapeDtypeStruct(n, jnp.float32) for n in ((64, 64, 128), (3, 3, 128, 128), (128,))
+    )
     of_batch = lambda one: jax.ShapeDtypeStruct((batch, *one.shape), one.dtype)
     plain = lambda x, w, s: conv.convolution(x, w, padding="SAME")
     modulated = lambda x, w, s: filters.modulated_conv2d(x, w, s, padding=2)

@@ -57,19 +57,19 @@ def test_rounding_of_float32_stays_far_below_what_networks_are_held_to():
 
 
 def test_pays_for_large_exact_convolutions_on_cpu_only(monkeypatch):
-    image, kernel = (4, 38, 38, 64), (3, 3, 64, 64)
+    image, kernel = (4, 38, 38, 128), (3, 3, 128, 128)
     assert winograd.pays(image, kernel, jnp.float32)
     assert not winograd.pays(image, kernel, jnp.bfloat16)
-    assert not winograd.pays(image, (1, 1, 64, 64), jnp.float32)
+    assert not winograd.pays(image, (1, 1, 128, 128), jnp.float32)
     assert not winograd.pays((*image[:3], 16), (3, 3, 16, 256), jnp.float32)
     assert not winograd.pays((4, 8, 8, 512), (3, 3, 512, 512), jnp.float32)  # 16 tiles
-    assert not winograd.pays((4, 38, 38, 32), (3, 3, 32, 32), jnp.float32)
+    assert not winograd.pays((4, 84, 84, 64), (3, 3, 64, 64), jnp.float32)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert not winograd.pays(image, kernel, jnp.float32)
 
 
 def test_modulated_convolution_takes_the_form_that_pays(monkeypatch):
-    x, w, s = _random((4, 36, 36, 64), (3, 3, 64, 64), (4, 64))
+    x, w, s = _random((4, 36, 36, 128), (3, 3, 128, 128), (4, 128))
 
     def run(*args):
         # A function of its own each time: traces are kept by function.
