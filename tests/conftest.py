@@ -11,8 +11,6 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).parents[1]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# A process that launches run after run within itself gives back what each has freed.
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**28))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 KEYS = tempfile.TemporaryDirectory()  # no test writes a key of a ledger into its owner's home
