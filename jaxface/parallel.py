@@ -19,12 +19,10 @@ from jax.sharding import PartitionSpec as P
 from jaxface.errors import UserError
 from jaxface.ops.filters import whole_images
 
-_MALLOC = (  # glibc's options by name: number, value
-    (
-        "ARENA_MAX",
-        -8,
-        1,
-    ),  # XLA's threads allocate too, and the others hold for the first arena only
+# glibc's options by name: number, value. XLA's threads allocate too, and all but the first of these hold for
+# the first arena only.
+_MALLOC = (
+    ("ARENA_MAX", -8, 1),
     ("MMAP_MAX_", -4, 0),
     ("TRIM_THRESHOLD_", -1, -1),  # never
     ("TOP_PAD_", -2, 2**28),
