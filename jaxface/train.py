@@ -59,9 +59,7 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
     workdir.prepare(as_dict(config), about)
     mesh = parallel.make_mesh()
     key = jax.random.key(config.seed)
-    checkpoints = Checkpoints(
-        workdir.path / "checkpoints", keep=config.keep, log=say, gate=workdir.gate
-    )
+    checkpoints = checkpoints_of(config, workdir)
     checkpoints.ask_gate()
 
     # Data. It is read before anything is compiled, so that a bad photograph costs nobody an hour.
@@ -343,6 +341,12 @@ def export(system: System, config: RunConfig, workdir: Workdir) -> int:
     return 0
 
 
+def checkpoints_of(config: RunConfig, workdir: Workdir) -> Checkpoints:
+    """Of a run, behind its workdir's gate."""
+    folder = workdir.path / "checkpoints"
+    return Checkpoints(folder, keep=config.keep, log=say, gate=workdir.gate)
+
+
 def num_steps(system: System, config: RunConfig) -> int:
     """Of the whole run: the config says, or where it cannot, the system that knows its data."""
     return system.num_steps() if system.num_steps else config.num_steps
@@ -350,9 +354,7 @@ def num_steps(system: System, config: RunConfig) -> int:
 
 def newest(system: System, config: RunConfig, workdir: Workdir):
     """The newest good state of a workdir, on the host, and the sha256 of its checkpoint."""
-    checkpoints = Checkpoints(
-        workdir.path / "checkpoints", keep=config.keep, log=say, gate=workdir.gate
-    )
+    checkpoints = checkpoints_of(config, workdir)
     nothing = UserError(f"--workdir={workdir.path} has no checkpoint to read: train it first.")
     if checkpoints.newest() is None:
         raise nothing
