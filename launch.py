@@ -203,7 +203,7 @@ def main(argv: list[str], preemption: Preemption) -> int:
 
         config = read_config(module, scale, stored, rest)
         cache.use_compilation_cache()
-        parallel.use_cpu_cores(config.batch // config.accumulate)
+        parallel.keep_memory()
         join_processes(args)
         import jax
 

@@ -59,7 +59,9 @@ class Case(NamedTuple):
     theirs: Callable[..., Work] | None = None
     sizes: dict = {}
     number: int = 0  # of images or records a call handles, for a rate
-    heavy: bool = False  # both sides together may not fit in memory: whoever waits gives it back
+    heavy: bool = (
+        False  # both sides together do not fit in memory: one after the other, not by turns
+    )
     needs_torch: bool = True  # whether the comparator is PyTorch
 
 
@@ -158,25 +160,27 @@ def measure(
     sides = ["ours"]
     if case.theirs and (has_torch() or not case.needs_torch):
         sides.append("theirs")
+    turns = [[side] for side in sides] if case.heavy else [sides]
+    found = [
+        done for together in turns for done in _by_turns(suite, name, together, sizes, repeats)
+    ]
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def _by_turns(suite: str, name: str, sides: list[str], sizes: dict, repeats: int) -> list[Side]:
+    """What was measured of some sides of a case, which are in memory together."""
     workers = []
     try:
         for side in sides:
             workers.append(_Worker(suite, name, side, sizes))
-            if case.heavy:
-                workers[-1].ask("rest")
         found = [[] for _ in workers]
         for _ in range(repeats):
             for worker, times in zip(workers, found):
-                if case.heavy:
-                    worker.ask("time")  # the memory it gave back is taken again
                 times.append(worker.ask("time")["seconds"])
-                if case.heavy:
-                    worker.ask("rest")
-        sides = [_side(worker, times) for worker, times in zip(workers, found)]
+        return [_side(worker, times) for worker, times in zip(workers, found)]
     finally:
         for worker in workers:
             worker.close()
-    return sides[0], sides[1] if len(sides) > 1 else None
 
 
 def _side(worker: _Worker, times: list[list[float]]) -> Side:

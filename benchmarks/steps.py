@@ -43,11 +43,10 @@ class Run(NamedTuple):
 
 def training(make: Callable[[RunConfig], Run], config: RunConfig) -> Work:
     """The step of the run that `make` makes of a config, as `jaxface.train` runs it."""
-    parallel.use_cpu_cores(config.batch)  # before anything wakes JAX, as the launcher does
+    parallel.keep_memory()  # before anything wakes JAX, as the launcher does
     run = make(config)
     mesh, key = parallel.make_mesh(), jax.random.key(config.seed)
-    state = parallel.to_host(jax.jit(run.init)(key))
-    held = [parallel.place_state(state, mesh, config.compile)]
+    held = [parallel.place_state(parallel.compute_once(run.init, key), mesh, config.compile)]
     resident = parallel.place_state(run.resident, mesh, config.compile)
     step_fn = parallel.compile_step(run.train_step, mesh, config.compile)
     calls, compile_seconds = [], 0.0
@@ -93,7 +92,7 @@ def stylegan3(config: cleftgan.Config) -> Run:
     plain = {"index": rows, "example": rows}
     due = plain | {"penalty": np.zeros(config.batch, np.int8)}
     resident = {"image": pixels(16, config.resolution, config.resolution, 3)}
-    batches = [(plain, 1 - LAZY), (due, LAZY)]
+    batches = [(due, LAZY), (plain, 1 - LAZY)]  # the first step of a run has R1
     return Run(system.init, system.train_step, config, batches, resident)
 
 

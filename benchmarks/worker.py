@@ -3,11 +3,9 @@
     python -m benchmarks.worker SUITE NAME ours|theirs SIZES_AS_JSON
 
 Says first what it is, then answers: "time" with the seconds of every call of the case by its share, "rare"
-with those of calls that are timed once, "rest" after handing unused memory back, "peak" with the most it ever
-had.
+with those of calls that are timed once, "peak" with the most it ever had.
 """
 
-import ctypes
 import json
 import os
 import sys
@@ -80,13 +78,7 @@ def main() -> None:
         if word == "time":
             say(seconds=[seconds(call) for call in often])
         elif word == "rare":
-            for call in rare:
-                call.run()  # memory that was handed back is taken again
             say(seconds=[seconds(call) for call in rare])
-        elif word == "rest":
-            if hasattr(ctypes.CDLL(None), "malloc_trim"):  # glibc
-                ctypes.CDLL(None).malloc_trim(0)
-            say()
         elif word == "peak":
             say(bytes=peak(side, foreign))
 

@@ -49,19 +49,12 @@ def first_process_first(work: Callable):
     return work()
 
 
-def use_cpu_cores(batch: int) -> None:
-    """Makes a machine without accelerators step fast; call before JAX touches a device.
+def keep_memory() -> None:
+    """Keeps freed memory for the next array, on machines with glibc; call before JAX touches a device.
 
-    Each core becomes a device, as far as `batch` splits into at least four examples for each: XLA runs
-    most of a step on one core otherwise. And freed memory is kept: handing every large array back to
-    the system costs a third of a step in page faults. Together 2.4 times the speed on 2 cores. What
-    the environment has settled by itself is left alone; on accelerators none of it matters.
+    Handing every large array back to the system costs a third of a step on CPU in page faults. What the
+    environment has settled by itself is left alone.
     """
-    settled = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not settled and "JAX_NUM_CPU_DEVICES" not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        fits = [n for n in range(1, max(1, cores) + 1) if batch % n == 0 and batch // n >= 4]
-        jax.config.update("jax_num_cpu_devices", max(fits, default=1))
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):  # glibc
         for name, option, value in _MALLOC:
@@ -140,6 +133,12 @@ def compile_step(step: Callable, mesh: Mesh, mode: str) -> Callable:
         return mapped(state, batch, resident, key)
 
     return pmapped
+
+
+def compute_once(function: Callable, *args):
+    """Result on the host of a function that runs once, so that compiling it is what takes the time."""
+    hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return to_host(jax.jit(function, compiler_options=hasty)(*args))
 
 
 def place_state(tree, mesh: Mesh, mode: str = "jit"):

@@ -76,7 +76,7 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
         check_space(workdir.path, (config.keep + 1) * estimate_bytes(shapes))
         restored = checkpoints.restore(shapes)
         if restored is None:
-            state = parallel.to_host(jax.jit(system.init)(key))
+            state = parallel.compute_once(system.init, key)
             state = system.start_from(state) if system.start_from else state
         else:
             state = restored[0]

@@ -4,6 +4,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxface.ops import channels
+
+
+def norm(tree) -> jax.Array:
+    """Euclidean norm of all numbers of a tree."""
+    squares = [channels.total(jnp.square(x)).sum() for x in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares))
+
 
 def update(tx: optax.GradientTransformation, loss, grads, params, opt_state):
     """One step of an optimizer, or none where the loss or a gradient is not finite.
@@ -11,7 +19,7 @@ def update(tx: optax.GradientTransformation, loss, grads, params, opt_state):
     Returns:
       (params, opt_state, whether the step was skipped: bool scalar).
     """
-    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm(grads))
     updates, new_opt_state = tx.update(grads, opt_state, params)
     keep = lambda new, old: jnp.where(finite, new, old)
     params = jax.tree.map(keep, optax.apply_updates(params, updates), params)

@@ -24,9 +24,9 @@ MAY = {
     "data": {"phantom", "faces", "ops", "metrics"},  # metrics never imports data
     "uv": {"metrics", "faces", "data", "ops"},
     "patients": {"metrics", "faces", "data", "models", "ops"},
-    "backbones": {"models", "weights"},
+    "backbones": {"models", "weights", "parallel"},
     "headshots": {"metrics", "faces", "data", "models", "ops", "backbones"},
-    "updates": set(),
+    "updates": {"ops"},
     "schedules": set(),
     "systems": {
         *("losses", "schedules", "updates", "metrics", "faces", "data", "models", "ops"),

@@ -109,14 +109,13 @@ def test_memory_options_that_the_environment_settles_are_left_alone(monkeypatch)
     for name in [name for name in os.environ if name.startswith("MALLOC_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "100000000000")
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")
     told = {}
     libc = types.SimpleNamespace(mallopt=told.__setitem__)
     monkeypatch.setattr(parallel.ctypes, "CDLL", lambda name: libc)
-    parallel.use_cpu_cores(4)
+    parallel.keep_memory()
     assert told == {-8: 1, -4: 0, -2: 2**28}  # one arena, nothing mapped, grown by 256 MiB
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
-    parallel.use_cpu_cores(4)
+    parallel.keep_memory()
     assert told[-1] == -1  # never trimmed
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from jaxface.errors import UserError
+from jaxface.ops import channels
 from jaxface.ops.conv import convolution, transposed
 
 EPSILON = 1e-5  # added to variances; PyTorch's default, which all these networks keep
@@ -63,10 +64,10 @@ class BatchNorm(nn.Module):
         dtype = x.dtype
         x = x.astype(jnp.promote_types(dtype, jnp.float32))
         if train:
-            over = range(x.ndim - 1)
-            total = lambda value: value if axis is None else jax.lax.pmean(value, axis)
-            mean = total(x.mean(over))
-            var = total(jnp.square(x - mean).mean(over))
+            over_devices = lambda value: value if axis is None else jax.lax.pmean(value, axis)
+            mean = over_devices(channels.mean(x))
+            x = x - channels.spread(mean, x.shape)
+            var = over_devices(channels.mean(jnp.square(x)))
             n = x.size // x.shape[-1] * (1 if axis is None else jax.lax.psum(1, axis))
             if n == 1:
                 raise ValueError("batch statistics need more than one value a channel")
@@ -76,7 +77,10 @@ class BatchNorm(nn.Module):
                 running_var.value = move(running_var.value, var * (n / (n - 1)))
         else:
             mean, var = running_mean.value, running_var.value
-        return ((x - mean) * (jax.lax.rsqrt(var + EPSILON) * scale) + bias).astype(dtype)
+            x = x - channels.spread(mean.astype(x.dtype), x.shape)
+        gain = jax.lax.rsqrt(var + EPSILON) * scale
+        x = x * channels.spread(gain, x.shape) + channels.spread(bias, x.shape)
+        return x.astype(dtype)
 
 
 def instance_norm(x: jax.Array) -> jax.Array:
@@ -86,9 +90,9 @@ def instance_norm(x: jax.Array) -> jax.Array:
     it. Ulyanov et al. 2016 (arXiv 1607.08022), equation 4.
     """
     y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    y = y - y.mean((1, 2), keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.square(y).mean((1, 2), keepdims=True) + EPSILON)
-    return y.astype(x.dtype)
+    y = y - channels.spread(channels.mean(y, 1), y.shape)
+    gain = jax.lax.rsqrt(channels.mean(jnp.square(y), 1) + EPSILON)
+    return (y * channels.spread(gain, y.shape)).astype(x.dtype)
 
 
 def normalize(norm: str, x: jax.Array, train: bool, axis: str | None, name: str) -> jax.Array:
@@ -122,8 +126,29 @@ class Dropout(nn.Module):
         return jnp.where(jax.vmap(draw)(example), x / (1 - self.rate), 0)
 
 
-# flax's convolution in the form that is fastest where it runs (`ops/conv.py`).
-Conv = functools.partial(nn.Conv, conv_general_dilated=convolution)
+class Conv(nn.Module):
+    """flax's convolution in the forms that are fastest where it runs (`ops/conv.py`, `ops/channels.py`).
+
+    [N, H, W, C] -> [N, H', W', features]
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    stride: int = 1
+    padding: int | str = "SAME"  # zeros on every side, or as in lax
+    use_bias: bool = True
+    dtype: Any = None  # None is that of input and parameters
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape[3:]) if self.use_bias else None
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        around = ((self.padding,) * 2,) * 2 if isinstance(self.padding, int) else self.padding
+        y = convolution(x, kernel, (self.stride,) * 2, around)
+        return y if bias is None else y + channels.spread(bias, y.shape)
 
 
 class Double(nn.Module):
@@ -146,7 +171,7 @@ class Double(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape[2:3]) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = transposed(x, kernel, stride=2, padding=1, sides=(2 * x.shape[1], 2 * x.shape[2]))
-        return y if bias is None else y + bias
+        return y if bias is None else y + channels.spread(bias, y.shape)
 
 
 @functools.partial(jax.jit, static_argnums=0)

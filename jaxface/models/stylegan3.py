@@ -27,7 +27,7 @@ from flax import traverse_util
 from flax.core import FrozenDict
 
 from jaxface.errors import nearest
-from jaxface.ops.filters import design_lowpass_filter, filtered_lrelu, modulated_conv2d
+from jaxface.ops.filters import CONVOLVED, design_lowpass_filter, filtered_lrelu, modulated_conv2d
 
 _EXACT = jax.lax.Precision.HIGHEST  # for small products, which set the scale of everything after
 
@@ -440,9 +440,11 @@ class SynthesisNetwork(nn.Module):
             stored one: translation in sides of the picture, rotation about its centre.
         """
         plan = self.plan
-        layer_type = SynthesisLayer
-        if self.remat:
-            layer_type = nn.remat(SynthesisLayer, static_argnums=(3, 4))
+        # Filters are cheap beside the memory that their finer signals take until the backward pass.
+        kept = jax.checkpoint_policies.save_only_these_names(CONVOLVED)
+        layer_type = nn.remat(
+            SynthesisLayer, static_argnums=(3, 4), policy=None if self.remat else kept
+        )
         x = SynthesisInput(
             plan.input_channels,
             plan.input_size,

@@ -87,6 +87,12 @@ def convolution(
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(sides, size, strides, padding)
     padding = tuple((int(before), int(after)) for before, after in padding)
+    if tuple(size) == (1, 1) and not any(map(any, padding)):
+        # A third to a half of the time that the kernel gradient takes as a convolution.
+        x = x[:, :: strides[0], :: strides[1]]
+        return jnp.matmul(x.reshape(-1, x.shape[3]), kernel[0, 0], precision=precision).reshape(
+            *x.shape[:3], -1
+        )
     return _conv(_Geometry(tuple(strides), padding, sides, size, precision), x, kernel)
 
 

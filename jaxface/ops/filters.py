@@ -22,8 +22,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
-from jaxface.ops import winograd
+from jaxface.ops import channels, winograd
+
+CONVOLVED = (
+    "convolved"  # by which a policy of rematerialisation knows what `modulated_conv2d` computed
+)
 
 _RANK_TOLERANCE = 1e-8  # singular values below this part of the largest are rounding
 
@@ -371,7 +376,7 @@ def bias_act(
     """
     function, default_alpha, default_gain = _ACTIVATIONS[act]
     if b is not None:
-        x = x + b.astype(x.dtype)
+        x = x + channels.spread(b.astype(x.dtype), x.shape)
     x = function(x, default_alpha if alpha is None else alpha)
     gain = default_gain if gain is None else gain
     x = x if gain == 1 else x * gain
@@ -430,7 +435,7 @@ def filtered_lrelu(
     Reference: Karras et al. 2021 (arXiv 2106.12423), section 3.2, "filtered nonlinearities".
     """
     if b is not None:
-        x = x + b.astype(x.dtype)
+        x = x + channels.spread(b.astype(x.dtype), x.shape)
     if _kernel_pays(x, fu, fd):
         from jaxface.ops import fused  # brings Pallas, which others need not wait for
 
@@ -517,10 +522,10 @@ def modulated_conv2d(
         )
     if input_gain is not None:
         s = s * input_gain
-    x = x * s[:, None, None, :].astype(x.dtype)
+    x = x * channels.spread(s.astype(x.dtype), x.shape)
     w = w.astype(x.dtype)
     convolve = winograd.correlate if winograd.pays(x.shape, w.shape, x.dtype) else _full_conv
-    x = convolve(x, w, padding)
+    x = checkpoint_name(convolve(x, w, padding), CONVOLVED)
     if demodulate:
-        x = x * demodulation[:, None, None, :].astype(x.dtype)
+        x = x * channels.spread(demodulation.astype(x.dtype), x.shape)
     return x

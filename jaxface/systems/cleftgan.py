@@ -28,7 +28,7 @@ from jaxface.models.stylegan3 import Generator
 from jaxface.ops.augment import augment, blur
 from jaxface.parallel import pmean
 from jaxface.system import Export, Figure, Record, RunConfig, System, TrainState, fit
-from jaxface.updates import count_skips, no_skips, update
+from jaxface.updates import count_skips, no_skips, norm, update
 
 LAZY = 16  # discriminator steps between R1 penalties (StyleGAN2, appendix B)
 SIDES = ("left", "right", "none")  # classes of config.condition_on
@@ -378,8 +378,8 @@ def build(config: Config, start=None) -> System:
             "loss/discriminator": loss_d,
             "loss/r1": r1,
             "ada/p": p,
-            "gradient/generator": optax.tree.norm(grads_g),
-            "gradient/discriminator": optax.tree.norm(grads_d),
+            "gradient/generator": norm(grads_g),
+            "gradient/discriminator": norm(grads_d),
         }
         metrics |= {f"skipped/{k}": v for k, v in skipped.items()}
         state = TrainState(

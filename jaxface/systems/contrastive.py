@@ -31,7 +31,7 @@ from jaxface.ops.handheld import vary_frames
 from jaxface.parallel import pmean
 from jaxface.schedules import cosine
 from jaxface.system import Export, Figure, System, TrainState, started
-from jaxface.updates import count_skips, no_skips, unless, update
+from jaxface.updates import count_skips, no_skips, norm, unless, update
 
 FACTS = [field.name for field in dataclasses.fields(contrast.Facts)]
 
@@ -172,7 +172,7 @@ def build(config: Config, start=None) -> System:
         metrics = {
             "loss/contrast": loss,
             "similarity": near,
-            "gradient/encoder": optax.tree.norm(grads),
+            "gradient/encoder": norm(grads),
             "rate": jnp.asarray(rate(state.step), jnp.float32),
         } | {f"skipped/{name}": value for name, value in counts.items()}
         old = (state.model_state, state.ema, state.control["queue"])

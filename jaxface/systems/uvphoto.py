@@ -21,7 +21,7 @@ from jaxface.ops.warp import vary
 from jaxface.parallel import pmean
 from jaxface.schedules import constant_then_linear
 from jaxface.system import System, TrainState
-from jaxface.updates import count_skips, no_skips, unless, update
+from jaxface.updates import count_skips, no_skips, norm, unless, update
 
 
 @dataclasses.dataclass
@@ -138,8 +138,8 @@ def build(config: Config, start=None) -> System:
             "loss/discriminator": loss_d,
             "loss/l1": distance,
             "loss/detail": fine,
-            "gradient/generator": optax.tree.norm(grads_g),
-            "gradient/discriminator": optax.tree.norm(grads_d),
+            "gradient/generator": norm(grads_g),
+            "gradient/discriminator": norm(grads_d),
             "rate": jnp.asarray(rate(state.step), jnp.float32),
         } | {f"skipped/{k}": v for k, v in skipped.items()}
         state = TrainState(

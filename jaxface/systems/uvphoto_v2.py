@@ -37,7 +37,7 @@ from jaxface.ops.warp import vary
 from jaxface.parallel import gather, pmean
 from jaxface.schedules import constant_then_linear
 from jaxface.system import System, TrainState
-from jaxface.updates import count_skips, no_skips, unless, update
+from jaxface.updates import count_skips, no_skips, norm, unless, update
 
 GENERATORS = ("generator", "inverse")
 DISCRIMINATORS = ("discriminator", "discriminator_uv", "discriminator_rgb")
@@ -259,7 +259,7 @@ def build(config: Config, start=None) -> System:
             )
         skipped = count_skips(state.control["skipped"], now)
         numbers = {f"loss/{name}": value for name, value in (terms | told).items()}
-        numbers |= {f"gradient/{n}": optax.tree.norm(g) for n, g in (grads | grads_d).items()}
+        numbers |= {f"gradient/{n}": norm(g) for n, g in (grads | grads_d).items()}
         newest = {name: jnp.asarray(value, jnp.float32) for name, value in numbers.items()}
         newest = state.control["newest"] | newest
         metrics = newest | {f"skipped/{name}": value for name, value in skipped.items()}
