@@ -12,7 +12,7 @@ import pathlib
 import sys
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks import harness
 
@@ -72,7 +72,13 @@ def main() -> int:
             f"{limits['bytes'] / 1e9:.1f} GB/s (copy, read and written)"
         )
     table = Table(
-        "case", "ours, s", "torch, s", "torch / ours", "a second", "peak, MiB", "torch, MiB"
+        Column("case", overflow="fold"),
+        "ours, s",
+        "torch, s",
+        "torch / ours",
+        "a second",
+        "peak, MiB",
+        "torch, MiB",
     )
     table.add_column("compile, s")
     for what in limits:
