@@ -17,9 +17,7 @@ _LARGE = 2**14  # numbers; the ops for fewer take longer to start than to run
 
 
 def _by_products(shape, lead: int) -> bool:
-    known = all(
-        isinstance(size, int) for size in shape
-    )  # no program that is exported for any batch
+    known = all(isinstance(size, int) for size in shape)  # unlike those of an exported program
     return (
         known
         and len(shape) >= lead + 2

@@ -4,8 +4,9 @@
 image. On accelerators both are lax's. XLA on CPU is as good as any at dense convolutions, and several times
 slower at what JAX makes of the gradients of strided ones. There, a convolution whose kernel is a multiple of
 its stride becomes a dense one: the pixels of a stride become channels, of the image as of the kernel (space
-to depth). And a dense one of 2 to 4 taps takes a third or a quarter of the multiplications (`winograd`),
-where its image and channels are large enough for that to pay. `_form` says which form is taken where.
+to depth). A dense one of 2 to 4 taps takes a third or a quarter of the multiplications (`winograd`), where
+its image and channels are large enough for that to pay; one of a single tap is a matrix product. `_form` says
+which of the others is taken where.
 
 The forms are closed under differentiation in reverse mode, so that gradients of gradients (R1, gradient
 penalties) take them too; on CPU there is no forward mode.

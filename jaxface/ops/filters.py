@@ -26,9 +26,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxface.ops import channels, winograd
 
-CONVOLVED = (
-    "convolved"  # by which a policy of rematerialisation knows what `modulated_conv2d` computed
-)
+# What policies of `jax.checkpoint` call the convolution of `modulated_conv2d`.
+CONVOLVED = "convolved"
 
 _RANK_TOLERANCE = 1e-8  # singular values below this part of the largest are rounding
 
