@@ -61,6 +61,8 @@ def training(make: Callable[[RunConfig], Run], config: RunConfig) -> Work:
             held[0], metrics = program(held[0], placed, resident, key)
             jax.block_until_ready((held[0], metrics))
 
+        step()
+        parallel.release_memory()  # as training does when a program has run once
         calls.append(Call(step, share, *costs(program)))
     return Work(tuple(calls), compile_seconds)
 

@@ -49,17 +49,29 @@ def first_process_first(work: Callable):
     return work()
 
 
+def _glibc():
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "mallopt") else None
+
+
 def keep_memory() -> None:
     """Keeps freed memory for the next array, on machines with glibc; call before JAX touches a device.
 
     Handing every large array back to the system costs a third of a step on CPU in page faults. What the
     environment has settled by itself is left alone.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt"):  # glibc
+    libc = _glibc()
+    if libc:
         for name, option, value in _MALLOC:
             if f"MALLOC_{name}" not in os.environ:
                 libc.mallopt(option, value)
+
+
+def release_memory() -> None:
+    """Hands back what `keep_memory` keeps, gigabytes after a program was compiled and has run once."""
+    libc = _glibc()
+    if libc:
+        libc.malloc_trim(0)
 
 
 def make_mesh() -> Mesh:

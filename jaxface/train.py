@@ -159,6 +159,7 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
             step += 1
             if first:
                 workdir.record("compile", time.monotonic() - since, step)
+                parallel.release_memory()
                 since = time.monotonic()
 
             last = step == steps

@@ -119,6 +119,32 @@ def test_memory_options_that_the_environment_settles_are_left_alone(monkeypatch)
     assert told[-1] == -1  # never trimmed
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_memory_goes_back_to_the_system():
+    """A freed gigabyte that the allocator was told to keep, in a process of its own."""
+    about = """
+import ctypes
+from jaxface import parallel
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+
+parallel.keep_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+block, above = libc.malloc(2**30), libc.malloc(2**20)  # what lies above keeps the heap from shrinking
+ctypes.memset(block, 1, 2**30)
+libc.free(block)
+kept = resident()
+parallel.release_memory()
+print(kept, resident())
+"""
+    done = subprocess.run([sys.executable, "-c", about], capture_output=True, text=True, check=True)
+    kept, left = map(int, done.stdout.split())
+    assert kept > 1024 and left < kept - 900
+
+
 def test_unknown_compilation_is_refused():
     with pytest.raises(UserError, match="jit' or 'pmap"):
         parallel.compile_step(lambda *a, **k: a, parallel.make_mesh(), "pjit")
