@@ -59,9 +59,7 @@ class Case(NamedTuple):
     theirs: Callable[..., Work] | None = None
     sizes: dict = {}
     number: int = 0  # of images or records a call handles, for a rate
-    heavy: bool = (
-        False  # both sides together do not fit in memory: one after the other, not by turns
-    )
+    heavy: bool = False  # too much memory for both sides at once: one after the other
     needs_torch: bool = True  # whether the comparator is PyTorch
 
 

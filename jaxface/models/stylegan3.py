@@ -468,7 +468,7 @@ class Generator(nn.Module):
       mapping_kwargs: num_layers, lr_multiplier, w_avg_beta of the mapping network.
       conv_clamp: limit of every layer's activations, None for none.
       num_fp16_res: how many of the highest resolutions (powers of two) compute in `dtype`.
-      remat: recompute each layer in the backward pass, for less memory.
+      remat: recompute each layer's convolution too in the backward pass, for less memory.
     """
 
     z_dim: int

@@ -42,9 +42,7 @@ def pays(image: tuple[int, ...], kernel: tuple[int, ...], dtype) -> bool:
     Args:
       image, kernel: shapes [N, H, W, I] and [K, K, I, O].
     """
-    if not isinstance(
-        image[0], int
-    ):  # a program that is exported, for any batch and other machines
+    if not isinstance(image[0], int):  # a program that is exported for any batch
         return False
     pixels = math.prod(image[:3])
     return (

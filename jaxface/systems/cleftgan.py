@@ -65,7 +65,7 @@ class Config(RunConfig):
     discriminator_channel_max: int = 512
     mbstd_group: int = 4
     precision: str = "float32"  # "bfloat16": the four highest resolutions of both networks
-    remat: bool = False  # recompute the generator's layers in the backward pass to save memory
+    remat: bool = False  # recompute the generator's convolutions too in the backward pass
     # Optimisation
     kimg: float = 460.0  # thousand reals shown; 460 names the paper's released snapshot
     generator_lr: float = 0.0025  # SG3
