@@ -69,11 +69,13 @@ def measure(row: dict, repeats: int, plain_filters: bool, lock: str | None) -> d
 def shown(found: dict) -> str:
     peak = found["peak_bytes"]
     memory = "-" if peak is None else f"{peak / 2**30:.1f} GiB"
+    seconds = found["seconds_per_kimg"] * found["batch"] / 1000
     return (
         f"{found['variant']} {found['resolution']:4d} px {found['precision']:8s} "
         f"batch {found['batch']} in {found['accumulate']}"
         f"{', plain filters' if found['plain_filters'] else ''}: "
         f"{found['seconds_per_kimg']:.1f} s/kimg, {memory}, "
+        f"{found['operations'] / seconds / 1e12:.0f} TFLOP/s, "
         f"{found['compile_seconds']:.0f} s to compile ({found['device']})"
     )
 

@@ -10,7 +10,8 @@ the plain MoCo beside it does not; two examples are the least that uvphoto takes
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from unittest import mock
 
@@ -41,6 +42,19 @@ class Run(NamedTuple):
     resident: dict  # {name: array} that stays on the device and batches index
 
 
+def _compiled(lowered: Callable, batches: list[dict]) -> Iterator:
+    """Executables in order: on CPU each when it is asked for, as training does; elsewhere all at once.
+
+    A GPU's compiler tries kernels out and waits for other programs: its cores are idle for most of it.
+    """
+    if jax.default_backend() == "cpu":
+        yield from (lowered(batch).compile() for batch in batches)
+        return
+    traced = [lowered(batch) for batch in batches]
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(lambda one: one.compile(), traced)
+
+
 def training(make: Callable[[RunConfig], Run], config: RunConfig) -> Work:
     """The step of the run that `make` makes of a config, as `jaxface.train` runs it."""
     parallel.keep_memory()  # before anything wakes JAX, as the launcher does
@@ -49,14 +63,22 @@ def training(make: Callable[[RunConfig], Run], config: RunConfig) -> Work:
     held = [parallel.place_state(parallel.compute_once(run.init, key), mesh, config.compile)]
     resident = parallel.place_state(run.resident, mesh, config.compile)
     step_fn = parallel.compile_step(run.train_step, mesh, config.compile)
-    calls, compile_seconds = [], 0.0
-    for batch, share in run.batches:
+
+    def lowered(batch):
         placed = parallel.place_batch(batch, mesh, config.compile)
+        return step_fn.lower(held[0], placed, resident, key)
+
+    calls, compile_seconds, latest = [], 0.0, [None]
+    programs = _compiled(lowered, [batch for batch, _ in run.batches])
+    for batch, share in run.batches:
         began = time.perf_counter()
-        program = step_fn.lower(held[0], placed, resident, key).compile()
+        program = next(programs)
         compile_seconds += time.perf_counter() - began
 
         def step(program=program, batch=batch):
+            if program is not latest[0]:  # as training does
+                parallel.release_memory(parallel.MUCH)
+                latest[0] = program
             placed = parallel.place_batch(batch, mesh, config.compile)
             held[0], metrics = program(held[0], placed, resident, key)
             jax.block_until_ready((held[0], metrics))

@@ -142,7 +142,7 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
 
     # The loop.
     blocks = jax.default_backend() == "cpu"  # pretend devices deadlock with two steps in flight
-    step, since, numbers, compiled = start, time.monotonic(), {}, set()
+    step, since, numbers, compiled, latest = start, time.monotonic(), {}, set(), None
     with Progress("training", steps, start) as progress:
         while step < steps:
             batch = next(batches)
@@ -151,6 +151,9 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
             compiled.add(kind)
             if first and step > start:
                 preemption.offer(step, state)  # so that it is not lost while this one compiles
+            if kind != latest and blocks:  # nothing is in flight
+                parallel.release_memory(parallel.MUCH)
+                latest = kind
             with preemption.phase("compile" if first else "step"):
                 batch = parallel.place_batch(batch, mesh, config.compile)
                 state, metrics = step_fn(state, batch, resident_on_device, key)

@@ -6,11 +6,27 @@ import optax
 
 from jaxface.ops import channels
 
+# What is done to every leaf is under jit, which traces it once for all leaves of a shape.
+
+
+@jax.jit
+def _squared(x):
+    return channels.total(jnp.square(x)).sum()
+
+
+@jax.jit
+def _moved(x, change, finite):
+    return jnp.where(finite, optax.apply_updates(x, change), x)
+
+
+@jax.jit
+def _unless(skipped, new, old):
+    return jnp.where(skipped, old, new)
+
 
 def norm(tree) -> jax.Array:
     """Euclidean norm of all numbers of a tree."""
-    squares = [channels.total(jnp.square(x)).sum() for x in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(squares))
+    return jnp.sqrt(sum(_squared(x) for x in jax.tree.leaves(tree)))
 
 
 def update(tx: optax.GradientTransformation, loss, grads, params, opt_state):
@@ -21,9 +37,8 @@ def update(tx: optax.GradientTransformation, loss, grads, params, opt_state):
     """
     finite = jnp.isfinite(loss) & jnp.isfinite(norm(grads))
     updates, new_opt_state = tx.update(grads, opt_state, params)
-    keep = lambda new, old: jnp.where(finite, new, old)
-    params = jax.tree.map(keep, optax.apply_updates(params, updates), params)
-    return params, jax.tree.map(keep, new_opt_state, opt_state), ~finite
+    params = jax.tree.map(lambda x, change: _moved(x, change, finite), params, updates)
+    return params, unless(~finite, new_opt_state, opt_state), ~finite
 
 
 def no_skips(*networks: str) -> dict[str, jax.Array]:
@@ -40,4 +55,4 @@ def count_skips(counts: dict, now: dict) -> dict:
 
 def unless(skipped, new, old):
     """`new` trees, or `old` ones where an update was skipped: what a bad batch made is not kept."""
-    return jax.tree.map(lambda n, o: jnp.where(skipped, o, n), new, old)
+    return jax.tree.map(lambda n, o: _unless(skipped, n, o), new, old)

@@ -176,6 +176,7 @@ def statistics(variables) -> dict:
     return variables.get("batch_stats", {})
 
 
+@functools.partial(jax.jit, static_argnames=("module", "axis"))  # traced once for all its passes
 def run(module, params, stats, x, key, example, axis):
     """A network in training mode: its result and its statistics moved by the batch.
 

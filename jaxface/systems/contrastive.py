@@ -100,7 +100,8 @@ def build(config: Config, start=None) -> System:
     frames = patients.Frames(config)
     E, P = patients.encoder(config), Projector(config.hidden, config.features)
     rate = cosine(config.learning_rate, config.num_steps)
-    tx = optax.chain(optax.add_decayed_weights(config.weight_decay), optax.sgd(rate, momentum=0.9))
+    decay = optax.add_decayed_weights(config.weight_decay)
+    tx = optax.flatten(optax.chain(decay, optax.sgd(rate, momentum=0.9)))
     objective = contrast.OBJECTIVES[config.objective]
 
     def init(key):
@@ -121,6 +122,7 @@ def build(config: Config, start=None) -> System:
             },
         )
 
+    @functools.partial(jax.jit, static_argnames="axis")  # traced once for both encoders
     def embed(params, stats, images, axis):
         """Unit vectors in training mode, and how the encoder's statistics moved."""
         y, moved = E.apply(
@@ -142,12 +144,12 @@ def build(config: Config, start=None) -> System:
         )
         facts = [contrast.Facts(*(batch[name][:, k] for name in FACTS)) for k in (0, 1)]
         keys, slow_stats = embed(
-            state.ema["params"], state.ema["stats"], vary_frames(pair[:, 1], key_key), axis
+            state.ema["params"], state.ema["stats"], vary_frames(pair[:, 1], key_key), axis=axis
         )
 
         def loss_fn(params):
             queries, stats = embed(
-                params, state.model_state, vary_frames(pair[:, 0], key_query), axis
+                params, state.model_state, vary_frames(pair[:, 0], key_query), axis=axis
             )
             loss = objective(
                 queries,

@@ -58,7 +58,7 @@ def build(config: Config, start=None) -> System:
     G, D = networks(config)
     half = round(config.constant * config.num_steps)
     rate = constant_then_linear(config.learning_rate, max(half, 1), config.num_steps - half)
-    tx = optax.adam(rate, b1=0.5, b2=0.999)
+    tx = optax.flatten(optax.adam(rate, b1=0.5, b2=0.999))
 
     def init(key):
         key_g, key_d = jax.random.split(key)
@@ -90,12 +90,12 @@ def build(config: Config, start=None) -> System:
         g_stats, d_stats = state.model_state["generator"], state.model_state["discriminator"]
 
         def translate(params):
-            return uv.run(G, params, g_stats, color, key_g, example, axis)
+            return uv.run(G, params, g_stats, color, key_g, example, axis=axis)
 
         def judge(params, stats, image):
             """Logits of a color patch beside a UV patch, and D's statistics moved by them."""
             return uv.run(
-                D, params, stats, jnp.concatenate([color, image], -1), key_d, example, axis
+                D, params, stats, jnp.concatenate([color, image], -1), key_d, example, axis=axis
             )
 
         # One pass through G serves both: D learns from its result, then G from D's new opinion of it.

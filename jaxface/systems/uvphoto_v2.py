@@ -111,7 +111,7 @@ def build(config: Config, start=None) -> System:
     def optimizer(name):
         """Adam of one network, at the rate of the run's step however seldom it moves."""
         every = 1 if name in (GENERATORS[0], DISCRIMINATORS[0]) else config.phones_every
-        return optax.adam(lambda count: rate(count * every), b1=0.5, b2=0.999)
+        return optax.flatten(optax.adam(lambda count: rate(count * every), b1=0.5, b2=0.999))
 
     tx = {name: optimizer(name) for name in nets}
 
@@ -174,7 +174,7 @@ def build(config: Config, start=None) -> System:
             """`uv.run` of a network by its name; how its statistics moved goes to `stats`."""
             number = jnp.tile(example, len(x) // rows)
             key = jax.random.fold_in(key_drop, next(calls))
-            y, moved = uv.run(nets[name], params[name], stats[name], x, key, number, axis)
+            y, moved = uv.run(nets[name], params[name], stats[name], x, key, number, axis=axis)
             return y, stats | {name: moved}
 
         def generator_loss(params):

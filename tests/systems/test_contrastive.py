@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from clinic import Clinic
+from jax.flatten_util import ravel_pytree
 
 from experiments import edema_pretrain as experiment
 from jaxface import contrast, patients, start
@@ -84,7 +85,7 @@ def test_a_step_is_momentum_contrast_plainly_written(ran):
 
     grads = jax.jit(jax.grad(loss_fn))(before.params)
     rate = CONFIG.learning_rate * 0.5 * (1 + np.cos(np.pi * 2 / CONFIG.num_steps))
-    velocity = before.opt_state[1][0].trace
+    velocity = ravel_pytree(before.params)[1](before.opt_state[1][0].trace)
     for name, tree in before.params.items():
         moved = jax.tree.map(
             lambda w, g, v: w - rate * (g + CONFIG.weight_decay * w + 0.9 * v),
