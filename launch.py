@@ -203,6 +203,8 @@ def main(argv: list[str], preemption: Preemption) -> int:
 
         config = read_config(module, scale, stored, rest)
         cache.use_compilation_cache()
+        if config.quick:
+            cache.compile_quickly()
         parallel.keep_memory()
         join_processes(args)
         import jax

@@ -70,6 +70,7 @@ demo = replace(
 
 tiny = replace(
     demo,
+    quick=True,
     init_from="",
     num_subjects=24,
     z_dim=8,

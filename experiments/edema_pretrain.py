@@ -48,6 +48,7 @@ demo = replace(
 
 tiny = replace(
     demo,
+    quick=True,
     num_subjects=9,
     side=32,
     frames=2,

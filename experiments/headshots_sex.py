@@ -58,6 +58,7 @@ demo = replace(
 
 tiny = replace(
     demo,
+    quick=True,
     num_subjects=10,
     side=32,
     folds=2,

@@ -61,6 +61,7 @@ demo = replace(
 
 tiny = replace(
     demo,
+    quick=True,
     num_subjects=12,
     side=256,
     batch=8,

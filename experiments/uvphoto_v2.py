@@ -64,6 +64,7 @@ demo = replace(
 
 tiny = replace(
     demo,
+    quick=True,
     init_from="",
     keep_start=0.0,
     num_subjects=12,

@@ -1,5 +1,7 @@
-"""Where a user's machine keeps what need not be made twice: phantom data, compiled programs."""
+"""Where a user's machine keeps what need not be made twice: phantom data, compiled programs; and how
+those are compiled."""
 
+import importlib.metadata
 import os
 import pathlib
 
@@ -18,3 +20,13 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder() / "xla"))
     if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def compile_quickly() -> None:
+    """Programs are compiled without optimization from here on; call before JAX touches a device."""
+    flags = ["--xla_backend_optimization_level=0"]
+    if importlib.metadata.version("jaxlib").startswith("0.10."):  # others may not know it
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    given = os.environ.get("XLA_FLAGS", "")
+    new = [flag for flag in flags if flag.split("=")[0] not in given]
+    os.environ["XLA_FLAGS"] = " ".join([given, *new]).strip()

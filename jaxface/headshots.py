@@ -20,10 +20,10 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
+import scipy
+import sklearn
 import tensorflow_datasets as tfds
 from PIL import Image
-from sklearn.model_selection import StratifiedGroupKFold
 
 from jaxface.backbones import Backbone
 from jaxface.data.base import HeadshotBuilder, split_of
@@ -383,7 +383,7 @@ def folds_of(table: Table, protocol: str, folds: int, seed: int) -> list[Fold]:
 
 def _dealt(label: np.ndarray, subject: np.ndarray, folds: int, seed: int):
     """People dealt into folds with labels in proportion: (rest, test) of each."""
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    splitter = sklearn.model_selection.StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a label that is rarer than folds: told by `split`

@@ -137,6 +137,7 @@ class RunConfig:
     batch: int = 32  # examples per step over all devices
     accumulate: int = 1  # micro-batches a step is split into when memory is short
     compile: str = "jit"  # "jit" on a mesh of all devices, or "pmap"
+    quick: bool = False  # compile in a third of the time what then runs slower: for a few steps
     log_every: int = 50  # steps between scalars
     sample_every: int = 500  # steps between picture grids
     eval_every: int = 0  # steps between evaluations while training; 0: at the end only

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from skimage.registration import phase_cross_correlation
+import skimage
 
 WORK = 512  # px of face width at which photographs are compared; finer ones are averaged
 UPSAMPLE = 20  # steps a px
@@ -85,7 +85,7 @@ def _shift(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, float]:
     """Rows and columns by which `other` lies further, and the correlation there."""
     if not (one.any() and other.any()):
         return np.zeros(2), 0.0
-    back, error, _ = phase_cross_correlation(
+    back, error, _ = skimage.registration.phase_cross_correlation(
         one, other, upsample_factor=UPSAMPLE, normalization=None
     )
     return -np.asarray(back), float(np.sqrt(max(0.0, 1 - float(error) ** 2)))

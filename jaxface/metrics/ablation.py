@@ -2,18 +2,13 @@
 
 from collections.abc import Mapping
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator
-
-from jaxface.metrics.plots import COLORS, FAINT, INK, STYLE, drawn
+from jaxface.metrics.plots import COLORS, FAINT, INK, blank, drawn, styled
 from jaxface.system import Figure, Result
 
 NUMBERS = 0.42  # of a panel, right of the points, where the numbers stand
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def table(
     rows: Mapping[str, Mapping[str, Result]],
     columns: Mapping[str, str],
@@ -31,8 +26,9 @@ def table(
       published: {measure: value}, a dashed line.
       most: {measure: value}; what lies beyond is told by its number and an arrow.
     """
-    canvas = Canvas(figsize=(16, 2.8 + 0.6 * len(rows)), dpi=100, layout="constrained")
-    FigureCanvasAgg(canvas)
+    from matplotlib.ticker import MaxNLocator
+
+    canvas = blank(16, 2.8 + 0.6 * len(rows))
     panels = canvas.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axes, (measure, words) in zip(panels, columns.items()):
         found = {at: row[measure] for at, row in enumerate(rows.values()) if measure in row}

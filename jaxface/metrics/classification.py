@@ -10,9 +10,8 @@ plain share `intervals.jackknife`; benchmarks/coverage.py tells how often they h
 from collections.abc import Callable
 
 import numpy as np
-import scipy.optimize
-import scipy.special
-import sklearn.metrics
+import scipy
+import sklearn
 
 from jaxface.errors import UserError
 from jaxface.metrics import intervals, plots

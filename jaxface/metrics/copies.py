@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import scipy.stats
+import scipy
 
 from jaxface.errors import UserError
 from jaxface.metrics.frames import COPIED, GENERATED, framed

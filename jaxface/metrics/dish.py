@@ -8,7 +8,7 @@ headline, the Kullback-Leibler divergence and the Wasserstein distance beside it
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy
 
 from jaxface.system import Result
 

@@ -11,7 +11,7 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy
 
 from jaxface.metrics import agreement
 from jaxface.metrics.intervals import bootstrap, by_subject

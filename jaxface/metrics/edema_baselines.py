@@ -14,8 +14,7 @@ its light, its place or its clothes, and a network could have learned the same.
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.optimize
-import scipy.special
+import scipy
 
 BINS = 16  # of a channel's histogram over the whole frame
 BORDER = (

@@ -17,8 +17,8 @@ from typing import Any
 import cv2
 import jax
 import numpy as np
-import scipy.stats
-from skimage.metrics import structural_similarity
+import scipy
+import skimage
 
 from jaxface.metrics.intervals import bootstrap, by_subject
 from jaxface.system import Result
@@ -90,7 +90,9 @@ def ssim(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
     return np.array(
         [
-            structural_similarity(large(x), large(y), data_range=1.0, win_size=WINDOW)
+            skimage.metrics.structural_similarity(
+                large(x), large(y), data_range=1.0, win_size=WINDOW
+            )
             for x, y in zip(one, other, strict=True)
         ]
     )

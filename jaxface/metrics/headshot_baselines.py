@@ -9,11 +9,7 @@ published one, which does not. Everything follows from the seed.
 from collections.abc import Callable
 
 import numpy as np
-import sklearn.dummy
-import sklearn.ensemble
-import sklearn.linear_model
-import sklearn.pipeline
-import sklearn.preprocessing
+import sklearn
 
 from jaxface.errors import UserError, nearest
 

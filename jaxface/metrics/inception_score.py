@@ -7,7 +7,7 @@ images alone and cannot see that they are not faces. Reported because older tabl
 """
 
 import numpy as np
-import scipy.special
+import scipy
 
 
 def inception_score(

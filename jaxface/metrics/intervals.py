@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
-import scipy.stats
+import scipy
 
 RESAMPLES = 2000  # that `bootstrap` draws unless it is told
 PRIOR = 0.7  # both parameters of the beta prior of a share: between Jeffreys' 1/2, which covers too much

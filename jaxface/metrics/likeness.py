@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from skimage.metrics import structural_similarity
+import skimage
 
 from jaxface.metrics import perceptual
 
@@ -49,7 +49,7 @@ def _ssim(made: np.ndarray, real: np.ndarray, mask: np.ndarray) -> float:
     """Wang et al. 2004: Gaussian window of sigma 1.5; the map's mean over the mask."""
     small = np.maximum(11 - np.array(mask.shape), 0)  # a window's side
     made, real, mask = (np.pad(x, [(0, n) for n in small]) for x in (made, real, mask))
-    _, local = structural_similarity(
+    _, local = skimage.metrics.structural_similarity(
         made, real, data_range=255, gaussian_weights=True, use_sample_covariance=False, full=True
     )
     return float(local[mask].mean())

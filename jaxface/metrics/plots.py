@@ -3,12 +3,10 @@
 Series differ in marker and line as well as in color. The pictures depend on the numbers alone.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
 
 from jaxface.metrics.agreement import limits
 from jaxface.system import Figure, Result
@@ -31,7 +29,30 @@ STYLE = {
 }  # fmt: skip
 
 
-@matplotlib.rc_context(STYLE)
+def styled(draw: Callable) -> Callable:
+    """A function that draws in STYLE. matplotlib comes with its first picture: a run waits for none."""
+
+    @functools.wraps(draw)
+    def in_style(*args, **named):
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **named)
+
+    return in_style
+
+
+def blank(width: float, height: float):
+    """An empty matplotlib figure of so many inches, 100 dots each."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(canvas)
+    return canvas
+
+
+@styled
 def bland_altman(
     made: np.ndarray,
     real: np.ndarray,
@@ -76,7 +97,7 @@ def bland_altman(
     return Figure(drawn(canvas), 1, caption)
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def against(
     real: np.ndarray,
     series: Mapping[str, np.ndarray],
@@ -124,12 +145,11 @@ def against(
 
 
 def _axes(inches: tuple[float, float]):
-    canvas = Canvas(figsize=inches, dpi=100, layout="constrained")
-    FigureCanvasAgg(canvas)
+    canvas = blank(*inches)
     return canvas, canvas.add_subplot()
 
 
-def drawn(canvas: Canvas) -> np.ndarray:
+def drawn(canvas) -> np.ndarray:
     """uint8 [1, H, W, 3]."""
     canvas.canvas.draw()
     return np.asarray(canvas.canvas.buffer_rgba())[None, ..., :3].copy()
@@ -157,7 +177,7 @@ def _count(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def day_chart(
     days: Sequence[str],
     weight_kg: np.ndarray,
@@ -235,7 +255,7 @@ def day_chart(
     return Figure(drawn(canvas), 1, caption)
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def accuracy_by_days(
     table: Mapping[str, Mapping[int | str, Result]],
     caption: str,
@@ -290,7 +310,7 @@ def accuracy_by_days(
     return Figure(drawn(canvas), 1, caption)
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def answered(
     share: np.ndarray,
     series: Mapping[str, Sequence[Result]],
@@ -310,8 +330,7 @@ def answered(
         100 * np.asarray(share),
         {"video_accuracy": "videos told right", "mae_kg": "error"},
     )
-    canvas = Canvas(figsize=(16, 12), dpi=100, layout="constrained")
-    FigureCanvasAgg(canvas)
+    canvas = blank(16, 12)
     rows = canvas.subplots(len(series), sharex=True, squeeze=False)[:, 0]
     for k, (axes, (name, results)) in enumerate(zip(rows, series.items())):
         unit = next((result.unit for result in results), "")
@@ -336,7 +355,7 @@ def answered(
     return Figure(drawn(canvas), 1, caption)
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def accuracy_answered(share: np.ndarray, results: Sequence[Result], *, caption: str) -> Figure:
     """Accuracy over the share of photographs that are answered, with intervals, 1600 px wide.
 
@@ -356,7 +375,7 @@ def accuracy_answered(share: np.ndarray, results: Sequence[Result], *, caption: 
     return Figure(drawn(canvas), 1, caption)
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def reliability(told: np.ndarray, seen: Sequence[Result], *, people: int, caption: str) -> Figure:
     """How often what was told was so, over the probability told, bin by bin, 1600 px wide.
 
@@ -382,7 +401,7 @@ def reliability(told: np.ndarray, seen: Sequence[Result], *, people: int, captio
     return Figure(drawn(canvas), 1, caption)
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def roc(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     *,
@@ -417,7 +436,7 @@ def roc(
     return Figure(drawn(canvas), 1, caption)
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def error_by_people(
     points: Mapping[str, tuple[np.ndarray, Sequence[Result]]],
     curves: Mapping[str, Callable[[np.ndarray], np.ndarray]],

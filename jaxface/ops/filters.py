@@ -133,8 +133,8 @@ def _fir(x: jax.Array, spec: _Fir) -> jax.Array:
     return _by_phases(x, spec)
 
 
-# Under jit to be traced once for all that filter alike, and written in `lax`: else this takes half of the time
-# to trace a training step.
+# Under jit, to be traced once for all that filter alike, and written in `lax`: else half of the time that a
+# training step takes to trace goes here.
 @functools.partial(jax.jit, static_argnums=1)
 def _by_phases(x: jax.Array, spec: _Fir) -> jax.Array:
     """Filters one axis, phase by phase."""

@@ -4,9 +4,7 @@ import base64
 import io
 from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 COLORS = ("#0f6e84", "#c2571a", "#6b4fa0", "#4d7c0f", "#b0275b", "#7a6a4f")
 INK, FAINT = "#33404d", "#dde3e8"
@@ -42,6 +40,10 @@ def wants_log(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bool:
 
 def curves(name: str, series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
     """Draws named (steps, finite values) into one chart. -> SVG text"""
+    # Here, since a run needs it at its end only.
+    import matplotlib
+    from matplotlib.figure import Figure
+
     style = {
         "svg.hashsalt": "jaxface",
         "font.size": 9,
