@@ -60,7 +60,8 @@ def training(make: Callable[[RunConfig], Run], config: RunConfig) -> Work:
     parallel.keep_memory()  # before anything wakes JAX, as the launcher does
     run = make(config)
     mesh, key = parallel.make_mesh(), jax.random.key(config.seed)
-    held = [parallel.place_state(parallel.compute_once(run.init, key), mesh, config.compile)]
+    state = parallel.to_host(parallel.compiled_once(run.init)(key))
+    held = [parallel.place_state(state, mesh, config.compile)]
     resident = parallel.place_state(run.resident, mesh, config.compile)
     step_fn = parallel.compile_step(run.train_step, mesh, config.compile)
 

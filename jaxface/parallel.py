@@ -160,10 +160,10 @@ def compile_step(step: Callable, mesh: Mesh, mode: str) -> Callable:
     return pmapped
 
 
-def compute_once(function: Callable, *args):
-    """Result on the host of a function that runs once, so that compiling it is what takes the time."""
+def compiled_once(function: Callable) -> Callable:
+    """A function that will run once, so that compiling it is what takes the time, compiled for that."""
     hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return to_host(jax.jit(function, compiler_options=hasty)(*args))
+    return jax.jit(function, compiler_options=hasty)
 
 
 def place_state(tree, mesh: Mesh, mode: str = "jit"):

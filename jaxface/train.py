@@ -72,11 +72,12 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
     # State: newest good checkpoint, else fresh, else fresh with the networks of --init_from.
     with preemption.phase("start"), workdir.clock("start"):
         steps = num_steps(system, config)
-        shapes = jax.eval_shape(system.init, key)
+        init = parallel.compiled_once(system.init)
+        shapes = jax.eval_shape(init, key)
         check_space(workdir.path, (config.keep + 1) * estimate_bytes(shapes))
         restored = checkpoints.restore(shapes)
         if restored is None:
-            state = parallel.compute_once(system.init, key)
+            state = parallel.to_host(init(key))
             state = system.start_from(state) if system.start_from else state
         else:
             state = restored[0]
