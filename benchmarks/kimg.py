@@ -35,7 +35,7 @@ def measure(row: dict, repeats: int, plain_filters: bool, lock: str | None) -> d
     """
     import jax
 
-    from benchmarks import steps
+    from benchmarks import scaling, steps
     from jaxface.ops import filters
     from jaxface.systems import cleftgan
 
@@ -56,13 +56,17 @@ def measure(row: dict, repeats: int, plain_filters: bool, lock: str | None) -> d
                 times.append(time.perf_counter() - began)
             seconds += statistics.median(times) * call.share
         memory = jax.devices()[0].memory_stats() or {}
+    # G runs forward twice and once back, D forward three times and, twice with its weights, back; XLA's own
+    # account leaves out what cuDNN does.
+    picture = scaling.convolutions(config)
+    operations = config.batch * (4 * picture["generator"] + 8 * picture["discriminator"])
     return row | {
         "plain_filters": plain_filters,
         "device": jax.devices()[0].device_kind,
         "seconds_per_kimg": seconds * 1000 / config.batch,
         "peak_bytes": memory.get("peak_bytes_in_use"),
         "compile_seconds": work.compile_seconds,
-        "operations": sum((call.operations or 0) * call.share for call in work.calls),
+        "operations": operations,  # of the convolutions of an iteration without R1
     }
 
 

@@ -131,7 +131,9 @@ def residual(depth: int, width: int, key: jax.Array, name: str = "") -> Backbone
     """A residual network with random weights."""
     module = resnet.ResNet(depth, None, None, width)
     # Under jit: eager initialisation would compile every layer's little operations one by one.
-    variables = parallel.to_host(parallel.compiled_once(module.init)(key, jnp.zeros([1, 64, 64, 3])))
+    variables = parallel.to_host(
+        parallel.compiled_once(module.init)(key, jnp.zeros([1, 64, 64, 3]))
+    )
     return Backbone(
         name or f"resnet{depth}",
         module,
