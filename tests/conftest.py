@@ -52,6 +52,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory):
+    """A user's cache for all tests that launch runs, also of the other worker: people are rendered once."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder) / "phantoms"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXFACE_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="module")
 def few_resamples():
     """Bootstraps draw little in this process: for tests of what is reported, not of its interval."""

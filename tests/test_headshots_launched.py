@@ -19,13 +19,10 @@ def run(*arguments) -> int:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("headshots")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAXFACE_CACHE", str(folder / "cache"))
-        workdir = folder / "smile"
-        assert run("--experiment=headshots_smile:tiny", f"--workdir={workdir}") == 0
-        yield workdir
+def trained(phantoms, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("headshots") / "smile"
+    assert run("--experiment=headshots_smile:tiny", f"--workdir={workdir}") == 0
+    return workdir
 
 
 def test_numbers_pictures_and_a_report(trained, capsys):

@@ -19,8 +19,8 @@ MAY = {
     "parallel": {"ops"},
     "contrast": {"parallel"},
     "phantom": {"ops"},
-    "faces": {"models", "ops"},
-    "metrics": {"models", "ops", "weights", "faces", "parallel"},
+    "faces": {"models", "ops", "cache"},
+    "metrics": {"models", "ops", "weights", "faces", "parallel", "cache"},
     "data": {"phantom", "faces", "ops", "metrics"},  # metrics never imports data
     "uv": {"metrics", "faces", "data", "ops"},
     "patients": {"metrics", "faces", "data", "models", "ops"},

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from calm import Calm
 from PIL import Image
 
 import launch
+from jaxface import cache
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -47,6 +49,41 @@ def test_help_imports_nothing_heavy():
         "assert not {'jax', 'flax', 'tensorflow_datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_a_run_waits_for_nothing_that_only_its_end_needs():
+    """Drawing and statistics are a third of what there is to import."""
+    code = (
+        "import sys; from experiments import cleftgan, edema_pretrain, uvphoto; from jaxface import train;"
+        "late = {'matplotlib', 'scipy.stats', 'sklearn', 'skimage.metrics'} & set(sys.modules);"
+        "assert not late, late"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_quick_runs_are_compiled_without_optimization(monkeypatch):
+    """Tiny scales are, and what a user has set himself stays."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2 --xla_dump_to=here")
+    cache.compile_quickly()
+    flags = os.environ["XLA_FLAGS"].split()
+    assert flags[:2] == ["--xla_backend_optimization_level=2", "--xla_dump_to=here"]
+    assert not any(flag.startswith("--xla_backend") for flag in flags[2:])
+    monkeypatch.setenv("XLA_FLAGS", "")
+    code = (
+        "import os, launch; from calm import Calm;"
+        "launch.guarded(['launch.py', '--experiment=cleftgan:SCALE', '--dry_run'], Calm());"
+        "print('level=0' in os.environ['XLA_FLAGS'])"
+    )
+    for scale, quick in (("tiny", "True"), ("demo", "False")):
+        done = subprocess.run(
+            [sys.executable, "-c", code.replace("SCALE", scale)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": "tests"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.splitlines()[-1] == quick, done.stderr
 
 
 @pytest.mark.parametrize(

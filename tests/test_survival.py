@@ -36,9 +36,8 @@ LIMIT = 30.0  # seconds that a scheduler waits between SIGTERM and SIGKILL
 
 
 @pytest.fixture(scope="module")
-def launch(tmp_path_factory):
+def launch(phantoms):
     """Starts the launcher on an experiment's tiny scale in a process of its own, on its own devices."""
-    cache = tmp_path_factory.mktemp("cache")
     flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
 
     def start(workdir, name="cleftgan"):
@@ -51,7 +50,7 @@ def launch(tmp_path_factory):
             ]
             + [f"--config.{change}" for change in SMALLER[name]],
             cwd=ROOT,
-            env=os.environ | {"XLA_FLAGS": flags, "JAXFACE_CACHE": str(cache)},
+            env=os.environ | {"XLA_FLAGS": flags, "JAXFACE_CACHE": str(phantoms)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -12,7 +12,7 @@ import cv2
 import jax
 import numpy as np
 
-from jaxface import assets
+from jaxface import assets, cache
 from jaxface.models import blazeface
 
 KEYPOINTS = ("right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear")  # the subject's
@@ -80,7 +80,8 @@ def letterbox(image_u8: np.ndarray, side: int = blazeface.SIDE) -> tuple[np.ndar
 def _network() -> Callable[[np.ndarray], Any]:
     """uint8 [N, 256, 256, 3] -> boxes, scores; compiled once."""
     net = blazeface.from_state_dict({}, assets.load("face_detection_back_f16"))
-    return jax.jit(lambda x: net.apply(x.astype("float32") / 127.5 - 1))
+    run = lambda x: net.apply(x.astype("float32") / 127.5 - 1)
+    return jax.jit(run, compiler_options=cache.OPTIMIZED)
 
 
 @functools.cache

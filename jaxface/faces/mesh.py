@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxface import assets
+from jaxface import assets, cache
 from jaxface.faces.detect import Detection, batched
 from jaxface.faces.resample import resample
 from jaxface.models import facemesh
@@ -124,4 +124,5 @@ def _turn(along: np.ndarray) -> np.ndarray:
 def _network() -> Callable[[np.ndarray], Any]:
     """uint8 [N, 192, 192, 3] -> points, logits; compiled once."""
     net = facemesh.from_state_dict({}, assets.load("face_landmark_f16"))
-    return jax.jit(lambda x: net.apply(x.astype("float32") / 255))
+    run = lambda x: net.apply(x.astype("float32") / 255)
+    return jax.jit(run, compiler_options=cache.OPTIMIZED)

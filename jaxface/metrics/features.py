@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxface import assets, parallel
+from jaxface import assets, cache, parallel
 from jaxface.models import mobilenet
 
 SIDE = 128  # px. Of 96, 128 and 160, tried on 32 and 64 px faces against blur, noise, JPEG, shifted
@@ -40,7 +40,7 @@ def canvas(images: jax.Array, side: int) -> jax.Array:
     return jnp.broadcast_to(x, (n, side, side, 3)) / 127.5 - 1
 
 
-@functools.partial(jax.jit, static_argnames=("module", "side"))
+@functools.partial(jax.jit, static_argnames=("module", "side"), compiler_options=cache.OPTIMIZED)
 def _features(module, variables, images, side):
     return module.apply(variables, canvas(images, side))
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from jaxface import cache
 from jaxface.metrics import features
 
 SIDE = 128  # px of the network's input
 
 
-@functools.partial(jax.jit, static_argnames=("module", "blocks"))
+@functools.partial(jax.jit, static_argnames=("module", "blocks"), compiler_options=cache.OPTIMIZED)
 def _run(module, variables, images, blocks):
     x = features.canvas(images, SIDE)
     _, state = module.apply(

@@ -20,16 +20,14 @@ def run(*arguments) -> int:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(phantoms, tmp_path_factory):
     """(workdir of the pre-training, workdir of the models)"""
     folder = tmp_path_factory.mktemp("edema")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAXFACE_CACHE", str(folder / "cache"))
-        first, second = folder / "first", folder / "second"
-        assert run("--experiment=edema_pretrain:tiny", f"--workdir={first}") == 0
-        start = (f"--init_from={first}", "--config.save_every=20")  # of 54 steps
-        assert run("--experiment=edema:tiny", f"--workdir={second}", *start) == 0
-        yield first, second
+    first, second = folder / "first", folder / "second"
+    assert run("--experiment=edema_pretrain:tiny", f"--workdir={first}") == 0
+    start = (f"--init_from={first}", "--config.save_every=20")  # of 54 steps
+    assert run("--experiment=edema:tiny", f"--workdir={second}", *start) == 0
+    return first, second
 
 
 def test_both_stages_leave_numbers_pictures_and_a_report(trained):

@@ -23,17 +23,8 @@ def run(*arguments) -> None:
         assert launch.guarded(["launch.py", *map(str, arguments)], preemption) == 0
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Both systems train on the same rendered people: they are rendered once."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("JAXFACE_CACHE", str(folder))
-        yield folder
-
-
 @pytest.fixture(scope="module", params=["uvphoto", "uvphoto_v2"])
-def trained(request, cache, tmp_path_factory):
+def trained(request, phantoms, tmp_path_factory):
     """(experiment, its workdir after a few steps)"""
     workdir = tmp_path_factory.mktemp(request.param) / "run"
     run(
@@ -67,13 +58,13 @@ def test_judged_again_it_is_the_same(trained):
     assert json.loads((workdir / "results.json").read_text()) == json.loads(before)
 
 
-def test_photographs_are_read_and_the_blank_one_is_named(trained, cache, tmp_path):
+def test_photographs_are_read_and_the_blank_one_is_named(trained, phantoms, tmp_path):
     """A photograph of somebody who was held out is read in full size."""
     name, workdir = trained
     folder = tmp_path / "photographs"
     folder.mkdir()
     tiny = importlib.import_module(f"experiments.{name}").tiny
-    config = dataclasses.replace(tiny, build_dir=str(cache / "data"))
+    config = dataclasses.replace(tiny, build_dir=str(phantoms / "data"))
     face = photos.open_photos(config, "heldout", paired=True).color(0)
     Image.fromarray(face).save(folder / "face.png")
     Image.new("RGB", (300, 300), "white").save(folder / "blank.png")
