@@ -147,13 +147,13 @@ PATCHES = dict(batch=BATCH, patch=64, levels=6, ngf=2, ndf=2, dropout=True, warp
 FACTS = {"face_width": 150.0, "spot_threshold": 4.0}
 
 
-def windows(rng, patch: int, **channels) -> dict:
+def windows(rng, **channels) -> dict:
     """40 windows of random 8-bit levels for each name."""
     import numpy as np
 
     from jaxface.ops.warp import window_for
 
-    side = window_for(patch)
+    side = window_for(PATCHES["patch"])
     draw = lambda count: rng.integers(0, 256, (40, side, side, count)).astype(np.float64)
     return {name: draw(count) for name, count in channels.items()}
 
@@ -174,7 +174,7 @@ def uvphoto():
 
     system = uvphoto.build(dataclasses.replace(experiment.tiny, **PATCHES))
     rng = np.random.default_rng(0)
-    resident = windows(rng, PATCHES["patch"], color=3, uv=1)
+    resident = windows(rng, color=3, uv=1)
     return drawn(system, rng, 0.2), system.train_step, resident, facts
 
 
@@ -186,10 +186,10 @@ def uvphoto_v2():
     from jaxface.systems import uvphoto_v2
 
     smaller = {"inverse_ngf": 2, "inverse_blocks": 1, "pool": BATCH}
-    smaller |= {"patch": 32, "levels": 3, "dropout": False}  # uvphoto's G has them
+    smaller |= {"levels": 3, "dropout": False}  # uvphoto's G has them
     system = uvphoto_v2.build(dataclasses.replace(experiment.tiny, **PATCHES | smaller))
     rng = np.random.default_rng(0)
-    resident = windows(rng, smaller["patch"], color=3, uv=1, phone=3)
+    resident = windows(rng, color=3, uv=1, phone=3)
     return drawn(system, rng, 0.2), system.train_step, resident, facts
 
 

@@ -294,7 +294,7 @@ def build(config: Config, start=None) -> System:
                 rows["example"]
             )
             reals = jnp.where(flip[:, None, None, None], reals[:, :, ::-1], reals)
-        rows_real = rows | {"image": reals}
+        real_rows = {"rows": rows, "image": reals}
 
         # Generator: make D call fakes real.
         g_params, d_params = state.params["generator"], state.params["discriminator"]
@@ -312,12 +312,13 @@ def build(config: Config, start=None) -> System:
         )
 
         # Discriminator: tell reals from the new generator's fakes. Here the running means move.
-        def discriminator_loss(d_params, stats, rows):
+        def discriminator_loss(d_params, stats, real_rows):
+            rows = real_rows["rows"]
             variables = {"params": g_params, "stats": stats}
             z, label = latent(key_z_d, rows), rows.get("label")
             fakes, stats = fake_and_measure(variables, z, label, axis=axis)
             on_fakes = score(d_params, fakes, rows, key_aug_f, p, sigma, axis=axis)
-            on_reals = score(d_params, rows["image"], rows, key_aug_r, p, sigma, axis=axis)
+            on_reals = score(d_params, real_rows["image"], rows, key_aug_r, p, sigma, axis=axis)
             loss = losses.discriminator_logistic_fake(
                 on_fakes
             ) + losses.discriminator_logistic_real(on_reals)
@@ -329,7 +330,7 @@ def build(config: Config, start=None) -> System:
             return loss.mean(), (stats, metrics)
 
         loss_d, new_stats, metrics, grads_d = gradients(
-            discriminator_loss, d_params, stats, rows_real, axis
+            discriminator_loss, d_params, stats, real_rows, axis
         )
         d_params, opt_d, skipped_d = update(
             discriminator_tx, loss_d, grads_d, d_params, state.opt_state["discriminator"]
@@ -340,11 +341,12 @@ def build(config: Config, start=None) -> System:
         stats = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_stats, stats)
 
         # R1 on reals, every 16th step and 16 times as strong.
-        def penalty(d_params, stats, rows):
+        def penalty(d_params, stats, real_rows):
             def total(images):
+                rows = real_rows["rows"]
                 return score(d_params, images, rows, key_aug_r1, p, sigma, axis=axis).sum()
 
-            squared = losses.r1_penalty(jax.grad(total)(rows["image"]))
+            squared = losses.r1_penalty(jax.grad(total)(real_rows["image"]))
             metrics = {"loss/r1": squared.mean()}
             return LAZY * (config.gamma / 2) * squared.mean(), (stats, metrics)
 
@@ -352,7 +354,7 @@ def build(config: Config, start=None) -> System:
         # One with lax.cond would run the penalty's convolutions 25 times slower on CPU.
         skipped_r1, r1 = jnp.asarray(False), control["r1"]
         if "penalty" in batch:
-            loss, _, penalties, grads = gradients(penalty, d_params, {}, rows_real, axis)
+            loss, _, penalties, grads = gradients(penalty, d_params, {}, real_rows, axis)
             d_params, opt_d, skipped_r1 = update(discriminator_tx, loss, grads, d_params, opt_d)
             r1 = penalties["loss/r1"].astype(jnp.float32)
 
