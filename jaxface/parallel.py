@@ -27,8 +27,8 @@ _MALLOC = (
     ("TRIM_THRESHOLD_", -1, -1),  # never
     ("TOP_PAD_", -2, 2**28),
 )
-# Bytes from which on what two programs leave to each other counts for more than the page faults of taking it
-# back, a quarter of a second for each of them.
+# Bytes from which on what two programs leave to each other counts for more than the half second a GiB that it
+# takes to get it back from the system.
 MUCH = 2**32
 DATA = "data"  # the one mesh axis: batches are split along it, states are replicated
 

@@ -175,7 +175,7 @@ def build(config: Config, start=None) -> System:
     augment_images = 1000 * (config.augment_kimg or (100 if transfer else 500))
     blur_images = 1000 * (config.blur_kimg or config.batch * 200 / 32)
     blur_sigma = 10.0 if config.variant == "r" and not transfer else 0.0
-    # One vector for all weights: a sixth of the step's little programs, and less to trace.
+    # One vector for all weights: less to trace and to compile than a leaf at a time.
     adam = lambda lr, b2: optax.flatten(optax.adam(lr, b1=0.0, b2=b2, eps=1e-8))
     generator_tx = adam(config.generator_lr, 0.99)
     # R1 every 16th step is a 17th update: rates shrink so that 17 lazy ones equal 16 full ones.
