@@ -27,9 +27,8 @@ _MALLOC = (
     ("TRIM_THRESHOLD_", -1, -1),  # never
     ("TOP_PAD_", -2, 2**28),
 )
-# Bytes from which on what two programs leave to each other counts for more than the half second a GiB that it
-# takes to get it back from the system.
-MUCH = 2**32
+# Seconds of a step that is hardly longer for getting its memory from the system, half a second a GiB.
+LONG = 5.0
 DATA = "data"  # the one mesh axis: batches are split along it, states are replicated
 
 
@@ -70,21 +69,15 @@ def keep_memory() -> None:
                 libc.mallopt(option, value)
 
 
-def release_memory(above: int = 0) -> None:
-    """Hands back what `keep_memory` keeps, if this process holds more than so many bytes.
+def release_memory() -> None:
+    """Hands back what `keep_memory` keeps.
 
     Compiling leaves gigabytes behind, and so does each of two programs that run by turns: the arrays of one
     seldom find room where the other's have been.
     """
     libc = _glibc()
-    if libc and resident_bytes() >= above:
+    if libc:
         libc.malloc_trim(0)
-
-
-def resident_bytes() -> int:
-    """Of memory that this process holds; Linux only."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def make_mesh() -> Mesh:
