@@ -54,9 +54,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory):
-    """A user's cache for all tests that launch runs, also of the other worker: people are rendered once."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = (folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder) / "phantoms"
+    """A user's cache for all tests of a worker that launch runs: people are rendered once."""
+    folder = tmp_path_factory.getbasetemp() / "phantoms"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAXFACE_CACHE", str(folder))
         yield folder
