@@ -7,6 +7,7 @@ any number of hosts sees the same global batches, each host its own contiguous r
 
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import io
@@ -19,6 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from jaxface import terminal
 from jaxface.data.base import (
     FaceBuilder,
     FrameBuilder,
@@ -146,9 +148,7 @@ def open_source(run, kind: type[RecordBuilder], split: str, decoders: dict | Non
         raise UserError(f"config.split={split!r}: use 'train', 'heldout' or 'train+heldout'.")
     sources = []
     for cls, config in zip(classes, configs):
-        builder = cls(data_dir=str(run.build_dir), config=config, file_format="array_record")
-        with _plainly():
-            builder.download_and_prepare()
+        builder = _built(cls, config, str(run.build_dir))
         sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
         parts = [part for part in wanted if sizes.get(part)]
         if not parts:
@@ -157,6 +157,32 @@ def open_source(run, kind: type[RecordBuilder], split: str, decoders: dict | Non
             )
         sources += [builder.as_data_source(split=part, decoders=decoders) for part in parts]
     return sources[0] if len(sources) == 1 else Joined(sources)
+
+
+def _built(cls: type[RecordBuilder], config, folder: str) -> RecordBuilder:
+    """A builder whose records are there: where processes ask for the same ones, one makes them."""
+    make = lambda: cls(data_dir=folder, config=config, file_format="array_record")
+    builder = make()
+    if not builder.data_path.exists():
+        with _in_turn(pathlib.Path(folder) / cls.name, config.name), _plainly():
+            builder = make()  # reads what another process has built meanwhile
+            builder.download_and_prepare()
+    return builder
+
+
+@contextlib.contextmanager
+def _in_turn(folder: pathlib.Path, name: str) -> Iterator[None]:
+    """One process at a time; the system frees the lock on any death."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f".{name}.lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            terminal.say(f"Another run is preparing {folder.name}: this one waits for its records.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks: one build at a time is the user's care
+        yield
 
 
 def open_faces(run) -> Faces:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import itertools
+import threading
 
 import numpy as np
 import pytest
 
 from jaxface.data import cleft_folder, phantom_cleft, phantom_faces, pipeline  # noqa: F401  (found by name)
 from jaxface.data.base import split_of
+from jaxface.data.phantom import PhantomBuilder
 from jaxface.errors import UserError
 from jaxface.system import RunConfig
 
@@ -92,6 +94,27 @@ def test_data_sets_joined_by_plus_keep_their_splits(tmp_path):
     assert {split_of(name) for name in people} == {"train"}
     with pytest.raises(UserError, match="phantom_faces"):
         pipeline.open_faces(dataclasses.replace(both, data="phantom_cleft+phantom_face"))
+
+
+def test_of_two_runs_that_want_the_same_records_one_makes_them(tmp_path, monkeypatch):
+    run = Run(data="phantom_faces", num_subjects=3, split="train+heldout", build_dir=str(tmp_path))
+    rendered, said, second = [], threading.Event(), []
+    waiting = threading.Thread(target=lambda: second.append(pipeline.open_faces(run)))
+    record = PhantomBuilder._record
+
+    def slowly(builder, number, name):
+        if not rendered:
+            waiting.start()
+            assert said.wait(60), "the second run did not say that it waits"
+        rendered.append(name)
+        return record(builder, number, name)
+
+    monkeypatch.setattr(PhantomBuilder, "_record", slowly)
+    monkeypatch.setattr(pipeline.terminal, "say", lambda message: said.set())
+    first = pipeline.open_faces(run)
+    waiting.join(60)
+    assert len(rendered) == len(first) == len(second[0]) == 3
+    assert np.array_equal(first.images, second[0].images)
 
 
 def test_phantoms_are_rendered_and_folders_are_not():
