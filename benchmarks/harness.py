@@ -21,10 +21,8 @@ from typing import Any, NamedTuple
 
 SUITES = {"ops": "ops", "step": "steps", "data": "data", "metrics": "metrics", "tiles": "tiles"}
 THREADS = 2
-# Without them a third of a step goes into page faults of memory that glibc hands back and takes again; XLA
-# also allocates from threads, whose own arenas the other three do not govern.
+# Without them a third of a step goes into page faults of memory that glibc hands back and takes again.
 ENVIRONMENT = {
-    "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "268435456",

@@ -19,10 +19,7 @@ from jax.sharding import PartitionSpec as P
 from jaxface.errors import UserError
 from jaxface.ops.filters import whole_images
 
-# glibc's options by name: number, value. XLA's threads allocate too, and all but the first of these hold for
-# the first arena only.
-_MALLOC = (
-    ("ARENA_MAX", -8, 1),
+_MALLOC = (  # glibc's options by name: number, value
     ("MMAP_MAX_", -4, 0),
     ("TRIM_THRESHOLD_", -1, -1),  # never
     ("TOP_PAD_", -2, 2**28),
@@ -59,9 +56,13 @@ def _glibc():
 def keep_memory() -> None:
     """Keeps freed memory for the next array, on machines with glibc; call before JAX touches a device.
 
-    Handing every large array back to the system costs a third of a step on CPU in page faults. What the
-    environment has settled by itself is left alone.
+    Handing every large array back to the system costs a tenth to a third of a step on CPU in page faults.
+    What the environment has settled by itself is left alone.
     """
+    # A program then runs in the thread that asks for it, whose memory the options govern: glibc takes large
+    # arrays of other threads from the system and hands them back, whatever it was told. One arena for all
+    # threads would do too, but compiling takes half as long again then, and a step after it a third.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     libc = _glibc()
     if libc:
         for name, option, value in _MALLOC:
