@@ -180,6 +180,7 @@ def main(argv: list[str], preemption: Preemption) -> int:
     if scale not in SCALES:
         raise UserError(f"--experiment={name}:{scale}: no such scale.{nearest(scale, SCALES)}")
 
+    import gc
     import importlib
     import pathlib
 
@@ -195,6 +196,7 @@ def main(argv: list[str], preemption: Preemption) -> int:
         return 0
 
     with preemption.phase("import"):
+        gc.disable()  # nothing of what is imported is garbage
         module = importlib.import_module(f"experiments.{name}")
         from jaxface import cache, lineage, parallel, start, terminal, train
         from jaxface.data.consent import in_folder
@@ -202,6 +204,7 @@ def main(argv: list[str], preemption: Preemption) -> int:
         from jaxface.workdir import Workdir
 
         config = read_config(module, scale, stored, rest)
+        cache.collect_seldom()
         cache.use_compilation_cache()
         if config.quick:
             cache.compile_quickly()

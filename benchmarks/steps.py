@@ -70,7 +70,7 @@ def training(make: Callable[[RunConfig], Run], config: RunConfig) -> Work:
         return step_fn.lower(held[0], placed, resident, key)
 
     calls, compile_seconds = [], 0.0
-    latest, took = [None], [0.0]
+    turns = parallel.Turns()
     programs = _compiled(lowered, [batch for batch, _ in run.batches])
     for batch, share in run.batches:
         began = time.perf_counter()
@@ -78,13 +78,10 @@ def training(make: Callable[[RunConfig], Run], config: RunConfig) -> Work:
         compile_seconds += time.perf_counter() - began
 
         def step(program=program, batch=batch):
-            if program is not latest[0] and took[0] > parallel.LONG:  # as training does
-                parallel.release_memory()
-            latest[0], began = program, time.perf_counter()
-            placed = parallel.place_batch(batch, mesh, config.compile)
-            held[0], metrics = program(held[0], placed, resident, key)
-            jax.block_until_ready((held[0], metrics))
-            took[0] = time.perf_counter() - began
+            with turns.of(frozenset(batch)):
+                placed = parallel.place_batch(batch, mesh, config.compile)
+                held[0], metrics = program(held[0], placed, resident, key)
+                jax.block_until_ready((held[0], metrics))
 
         step()
         parallel.release_memory()  # as training does when a program has run once

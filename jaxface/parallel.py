@@ -5,10 +5,12 @@ device's own rows under `pmap` (axis "data"). All randomness of a step is drawn 
 example's global index, so both compilations compute the same numbers.
 """
 
+import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Hashable, Iterator
 
 import jax
 import numpy as np
@@ -79,6 +81,25 @@ def release_memory() -> None:
     libc = _glibc()
     if libc:
         libc.malloc_trim(0)
+
+
+class Turns:
+    """Programs that run by turns, as steps with and without a penalty do.
+
+    Where a step is LONG, memory goes back before another program takes its turn.
+    """
+
+    def __init__(self):
+        self._latest, self._took = None, 0.0
+
+    @contextlib.contextmanager
+    def of(self, program: Hashable) -> Iterator[None]:
+        """To run one step of a program in; returns when the step has."""
+        if program != self._latest and self._took > LONG:
+            release_memory()
+        self._latest, began = program, time.monotonic()
+        yield
+        self._took = time.monotonic() - began
 
 
 def make_mesh() -> Mesh:

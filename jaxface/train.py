@@ -144,7 +144,7 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
     # The loop.
     blocks = jax.default_backend() == "cpu"  # pretend devices deadlock with two steps in flight
     step, since, numbers, compiled = start, time.monotonic(), {}, set()
-    latest, took = None, 0.0  # structure of the last batch, seconds of its step
+    turns = parallel.Turns()
     with Progress("training", steps, start) as progress:
         while step < steps:
             batch = next(batches)
@@ -153,15 +153,11 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
             compiled.add(kind)
             if first and step > start:
                 preemption.offer(step, state)  # so that it is not lost while this one compiles
-            if kind != latest and took > parallel.LONG:
-                parallel.release_memory()
-            latest, began = kind, time.monotonic()
-            with preemption.phase("compile" if first else "step"):
+            with turns.of(kind), preemption.phase("compile" if first else "step"):
                 batch = parallel.place_batch(batch, mesh, config.compile)
                 state, metrics = step_fn(state, batch, resident_on_device, key)
                 if first or blocks:
                     jax.block_until_ready(metrics)
-            took = 0.0 if first else time.monotonic() - began  # the first: memory goes back below
             step += 1
             if first:
                 workdir.record("compile", time.monotonic() - since, step)

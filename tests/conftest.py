@@ -28,7 +28,7 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
 
 import pytest  # noqa: E402
 
-import jaxface  # noqa: E402, F401  (adds the CPU flag of its jaxlib before JAX starts)
+from jaxface import cache  # noqa: E402  (jaxface adds the CPU flag of its jaxlib before JAX starts)
 
 # Begun first, the longest in front, so that no worker is left alone with one of them at the end.
 LONGEST = (
@@ -48,6 +48,7 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
+    cache.collect_seldom()
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 

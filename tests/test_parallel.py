@@ -167,6 +167,17 @@ print(kept, resident())
     assert kept > 1024 and left < kept - 900
 
 
+def test_memory_goes_back_between_two_programs_where_a_step_is_long(monkeypatch):
+    clock, released = [0.0], []
+    monkeypatch.setattr(parallel.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(parallel, "release_memory", lambda: released.append(clock[0]))
+    turns = parallel.Turns()
+    for program, seconds in [("a", 9), ("a", 9), ("b", 1), ("a", 9), ("b", 9), ("b", 1), ("a", 1)]:
+        with turns.of(program):
+            clock[0] += seconds
+    assert released == [18, 28]  # before the two turns of b that come after a long step of a
+
+
 def test_unknown_compilation_is_refused():
     with pytest.raises(UserError, match="jit' or 'pmap"):
         parallel.compile_step(lambda *a, **k: a, parallel.make_mesh(), "pjit")

@@ -268,9 +268,10 @@ def main(preemption) -> None:
     import jax
     import numpy as np
 
-    from jaxface import parallel
+    from jaxface import cache, parallel
     from jaxface.checkpoint import Checkpoints
 
+    cache.collect_seldom()
     if joining:
         parallel.initialize(joining[0], int(joining[1]), 2)
     process, processes = jax.process_index(), jax.process_count()
