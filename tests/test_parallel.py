@@ -121,7 +121,7 @@ def test_memory_options_that_the_environment_settles_are_left_alone(monkeypatch)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_steps_find_the_memory_of_the_step_before():
-    """Page faults of a program with 400 MB of temporary arrays, in a process of its own."""
+    """Page faults of a program with 200 MB of temporary arrays, in a process of its own."""
     about = """
 import resource
 from jaxface import parallel
@@ -130,15 +130,16 @@ parallel.keep_memory()
 import jax, jax.numpy as jnp
 
 program = jax.jit(lambda x: jnp.cumsum(jnp.cumsum(x[:, None] * x, 0) + x, 1)[::4096, ::4096])
-x = jnp.arange(7000.0)
-for _ in range(3):
+x = jnp.arange(5000.0)
+for _ in range(8):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     jax.block_until_ready(program(x))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
     done = subprocess.run([sys.executable, "-c", about], capture_output=True, text=True, check=True)
     faults = list(map(int, done.stdout.split()))
-    assert faults[0] > 40_000 and faults[-1] < 4_000, faults
+    # Where something small has come to lie in the old place, a step now and then takes a new one.
+    assert faults[0] > 20_000 and sorted(faults)[len(faults) // 2] < 2_000, faults
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")

@@ -42,8 +42,9 @@ def test_equals_tflite_and_itself_without_jit(net):
     np.testing.assert_allclose(boxes[0, ROWS, :4], BOXES, atol=2e-3)
     np.testing.assert_allclose(scores[0, ROWS], SCORES, atol=2e-3)
     eager_boxes, eager_scores = net.apply(x)
-    np.testing.assert_allclose(boxes, eager_boxes, atol=1e-3)
-    np.testing.assert_allclose(scores, eager_scores, atol=1e-3)
+    # Both reach 800, where another processor's sums differ by more than 1e-3.
+    np.testing.assert_allclose(boxes, eager_boxes, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(scores, eager_scores, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("stride,shape", [(1, (5, 6)), (2, (6, 8)), (2, (7, 5))])
