@@ -129,17 +129,17 @@ from jaxface import parallel
 parallel.keep_memory()
 import jax, jax.numpy as jnp
 
-program = jax.jit(lambda x: jnp.cumsum(jnp.cumsum(x[:, None] * x, 0) + x, 1)[::4096, ::4096])
-x = jnp.arange(5000.0)
-for _ in range(8):
+program = jax.jit(lambda x: (x @ x.T)[::1000, ::1000])
+x = jnp.ones([7000, 8])
+for _ in range(16):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     jax.block_until_ready(program(x))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
     done = subprocess.run([sys.executable, "-c", about], capture_output=True, text=True, check=True)
     faults = list(map(int, done.stdout.split()))
-    # Where something small has come to lie in the old place, a step now and then takes a new one.
-    assert faults[0] > 20_000 and sorted(faults)[len(faults) // 2] < 2_000, faults
+    # A step now and then takes a new place; where a thread of XLA's has its own arena, each one does.
+    assert faults[0] > 20_000 and sorted(faults)[3] < 2_000, faults
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
