@@ -43,5 +43,5 @@ def collect_seldom() -> None:
     quarter of the time it takes.
     """
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(200_000, 20, 20)
     gc.enable()
