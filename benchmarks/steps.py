@@ -57,7 +57,6 @@ def _compiled(lowered: Callable, batches: list[dict]) -> Iterator:
 
 def training(make: Callable[[RunConfig], Run], config: RunConfig) -> Work:
     """The step of the run that `make` makes of a config, as `jaxface.train` runs it."""
-    parallel.keep_memory()  # before anything wakes JAX, as the launcher does
     run = make(config)
     mesh, key = parallel.make_mesh(), jax.random.key(config.seed)
     state = parallel.to_host(parallel.compiled_once(run.init)(key))

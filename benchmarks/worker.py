@@ -47,6 +47,10 @@ def main() -> None:
     channel, sys.stdout = sys.stdout, sys.stderr  # what libraries print is not an answer
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: harness.THREADS])
+    if side == "ours":
+        from jaxface import parallel
+
+        parallel.keep_memory()  # before anything wakes JAX, as the launcher does
     foreign = 0
     if side == "theirs" and harness.has_torch():
         import torch
