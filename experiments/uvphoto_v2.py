@@ -77,6 +77,7 @@ tiny = replace(
     norm="batch",
     levels=3,
     ngf=4,
+    inverse_blocks=1,
     inverse_ngf=2,
     ndf=2,
     pool=8,
