@@ -12,7 +12,6 @@ The manifest proves that a checkpoint is what was saved, not who saved it.
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -29,7 +28,7 @@ import orbax.checkpoint as ocp
 from clu import asynclib
 from jax.experimental import multihost_utils
 
-from jaxface import lineage, parallel
+from jaxface import lineage, locks, parallel
 from jaxface.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -321,14 +320,7 @@ class Checkpoints:
             yield False
             return
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            except OSError:
-                pass  # a file system without locks: one run at a time is the user's care
-            yield True
+            yield locks.taken(file, wait)
 
 
 # ---- leaves ---------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class Turns:
 
     @contextlib.contextmanager
     def of(self, program: Hashable) -> Iterator[None]:
-        """To run one step of a program in; returns when the step has."""
+        """Around one step of a program, to the end of its block."""
         if program != self._latest and self._took > LONG:
             release_memory()
         self._latest, began = program, time.monotonic()

@@ -48,9 +48,12 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    cache.collect_seldom()
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+def pytest_collection_finish():
+    cache.collect_seldom()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ any number of hosts sees the same global batches, each host its own contiguous r
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import io
@@ -20,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxface import terminal
+from jaxface import locks, terminal
 from jaxface.data.base import (
     FaceBuilder,
     FrameBuilder,
@@ -172,16 +171,12 @@ def _built(cls: type[RecordBuilder], config, folder: str) -> RecordBuilder:
 
 @contextlib.contextmanager
 def _in_turn(folder: pathlib.Path, name: str) -> Iterator[None]:
-    """One process at a time; the system frees the lock on any death."""
+    """One process at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f".{name}.lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locks.taken(file, wait=False):
             terminal.say(f"Another run is preparing {folder.name}: this one waits for its records.")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            pass  # a file system without locks: one build at a time is the user's care
+            locks.taken(file, wait=True)
         yield
 
 
