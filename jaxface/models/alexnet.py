@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxface.models import lpips
+from jaxface.ops.max_pool import max_pool
 
 # (channels, side of the kernel, stride, padding, 3 px maximum of every second pixel before it)
 LAYERS = (
@@ -33,7 +34,7 @@ class AlexNet(nn.Module):
         maps = []
         for index, (channels, side, stride, padding, pool) in enumerate(LAYERS):
             if pool:
-                x = nn.max_pool(x, (3, 3), (2, 2))
+                x = max_pool(x, 3, 2)
             # A metric may not depend on the machine: no half precision on accelerators.
             conv = nn.Conv(
                 channels,

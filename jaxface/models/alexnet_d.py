@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxface.models import layers
+from jaxface.ops.max_pool import max_pool
 
 # (width in units of ndf, side of the kernel, stride, padding, 3 px maximum of every second pixel before it)
 LAYERS = ((1, 11, 4, 2, False), (3, 5, 1, 2, True), (6, 3, 1, 1, True), (4, 3, 1, 1, False),
@@ -40,7 +41,7 @@ class AlexNetD(nn.Module):
         for index, (width, side, stride, padding, pool) in enumerate(LAYERS):
             name = f"conv{index + 1}"
             if pool:
-                x = nn.max_pool(x, (3, 3), (2, 2))
+                x = max_pool(x, 3, 2)
             x = layers.Conv(
                 width * self.ndf,
                 (side, side),
@@ -54,7 +55,7 @@ class AlexNetD(nn.Module):
             if index:
                 x = layers.normalize(self.norm, x, train, axis, name=f"{name}_norm")
             x = nn.leaky_relu(x, 0.2)
-        x = nn.max_pool(x, (3, 3), (2, 2)).reshape(x.shape[0], -1)
+        x = max_pool(x, 3, 2).reshape(x.shape[0], -1)
         dense = lambda n, name: nn.Dense(
             n, kernel_init=layers.normal_init, dtype=self.dtype, name=name
         )

@@ -21,63 +21,11 @@ import numpy as np
 from flax import traverse_util
 
 from jaxface.errors import nearest
-from jaxface.ops import winograd
+from jaxface.ops.conv import correlate
 from jaxface.ops.filters import bias_act, downsample2d, setup_filter, upfirdn2d
 
 _RESAMPLE = np.array([1, 3, 3, 1]) / 8
-_DIMENSIONS = ("NHWC", "OIHW", "NHWC")
 _BLOCK_LAYERS = ("fromrgb", "conv0", "conv1", "skip")  # FreezeD counts them in this order
-
-
-def _plain_stride2(x, w):
-    return jax.lax.conv_general_dilated(x, w, (2, 2), "VALID", dimension_numbers=_DIMENSIONS)
-
-
-# R1 differentiates the gradient of a convolution. Left to itself, JAX then builds convolutions
-# dilated on both sides, for which XLA has no fast code on CPU (5-7 times slower than these). But the
-# convolution and its two gradients are bilinear and closed under differentiation: each one's
-# gradients are the other two, in the forms that every backend has fast code for.
-
-
-@jax.custom_vjp
-def _conv_stride2(x, w):
-    """[N, 2h + 1, 2w + 1, I], [O, I, 3, 3] -> [N, h, w, O]; differentiable in reverse mode only."""
-    return _plain_stride2(x, w)
-
-
-@jax.custom_vjp
-def _conv_to_input(g, w):
-    n, height, width, _ = g.shape
-    x = jax.ShapeDtypeStruct((n, 2 * height + 1, 2 * width + 1, w.shape[1]), g.dtype)
-    return jax.linear_transpose(lambda x: _plain_stride2(x, w), x)(g)[0]
-
-
-@jax.custom_vjp
-def _conv_to_weight(x, g):
-    w = jax.ShapeDtypeStruct((g.shape[3], x.shape[3], 3, 3), g.dtype)
-    return jax.linear_transpose(lambda w: _plain_stride2(x, w), w)(g)[0]
-
-
-_conv_stride2.defvjp(
-    lambda x, w: (_conv_stride2(x, w), (x, w)),
-    lambda saved, g: (_conv_to_input(g, saved[1]), _conv_to_weight(saved[0], g)),
-)
-_conv_to_input.defvjp(
-    lambda g, w: (_conv_to_input(g, w), (g, w)),
-    lambda saved, x: (_conv_stride2(x, saved[1]), _conv_to_weight(x, saved[0])),
-)
-_conv_to_weight.defvjp(
-    lambda x, g: (_conv_to_weight(x, g), (x, g)),
-    lambda saved, w: (_conv_to_input(saved[1], w), _conv_stride2(saved[0], w)),
-)
-
-
-def _conv_same(x, w):
-    """[N, H, W, I], [O, I, 3, 3] -> [N, H, W, O], zeros around."""
-    kernel = jnp.transpose(w, (2, 3, 1, 0))
-    if winograd.pays(x.shape, kernel.shape, x.dtype):
-        return winograd.correlate(x, kernel, 1)
-    return jax.lax.conv_general_dilated(x, w, (1, 1), [(1, 1)] * 2, dimension_numbers=_DIMENSIONS)
 
 
 class Conv2d(nn.Module):
@@ -96,13 +44,13 @@ class Conv2d(nn.Module):
         weight = self.param("weight", nn.initializers.normal(1), shape)
         bias = self.param("bias", nn.initializers.zeros, shape[:1]) if self.activate else None
         weight = (weight / math.sqrt(np.prod(shape[1:]))).astype(x.dtype)
+        weight = weight.transpose(2, 3, 1, 0)
         if self.kernel == 1:
-            x = downsample2d(x, _RESAMPLE) if self.down else x
-            x = x @ weight[:, :, 0, 0].T
+            x = correlate(downsample2d(x, _RESAMPLE) if self.down else x, weight)
         elif self.down:
-            x = _conv_stride2(upfirdn2d(x, _RESAMPLE, padding=2), weight)
+            x = correlate(upfirdn2d(x, _RESAMPLE, padding=2), weight, 2)
         else:
-            x = _conv_same(x, weight)
+            x = correlate(x, weight, 1, self.kernel // 2)
         gain = self.gain * (math.sqrt(2) if self.activate else 1)
         clamp = None if self.clamp is None else self.clamp * self.gain
         return bias_act(x, bias, "lrelu" if self.activate else "linear", gain=gain, clamp=clamp)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxface.models.named import NamedArrays
+from jaxface.ops.max_pool import max_pool
 
 SIDE = 150  # px
 FEATURES = 128
@@ -59,7 +60,7 @@ class FaceEmbedding(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = ((x + 1) * 127.5 - jnp.asarray(MEAN, x.dtype)) / DEVIATION
         x = nn.relu(nn.Conv(32, (7, 7), 2, "VALID", name="conv32_down")(x))
-        x = nn.max_pool(x, (3, 3), (2, 2))
+        x = max_pool(x, 3, 2)
         for name, channels, halve in BLOCKS:
             x = Block(channels, halve, name=name)(x)
         x = x.mean((1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))

@@ -24,6 +24,7 @@ import numpy as np
 
 from jaxface.models.named import NamedArrays
 from jaxface.ops import resize
+from jaxface.ops.max_pool import max_pool
 
 SIDE = 299  # px, of the images that the network sees
 CLASSES = 1008
@@ -52,10 +53,6 @@ class Conv(nn.Module):
             name="conv",
         )(x)
         return nn.relu(x)
-
-
-def _max_pool(x: jax.Array) -> jax.Array:
-    return nn.max_pool(x, (3, 3), (2, 2))
 
 
 def _average(x: jax.Array) -> jax.Array:
@@ -103,7 +100,7 @@ class InceptionB(nn.Module):
                 Conv(96, (3, 3), name="branch3x3dbl_2"),
                 Conv(96, (3, 3), 2, True, name="branch3x3dbl_3"),
             ),
-            _max_pool(x),
+            max_pool(x, 3, 2),
         ]
         return jnp.concatenate(branches, -1)
 
@@ -153,7 +150,7 @@ class InceptionD(nn.Module):
                 Conv(192, (7, 1), name="branch7x7x3_3"),
                 Conv(192, (3, 3), 2, True, name="branch7x7x3_4"),
             ),
-            _max_pool(x),
+            max_pool(x, 3, 2),
         ]
         return jnp.concatenate(branches, -1)
 
@@ -168,7 +165,7 @@ class InceptionE(nn.Module):
         row, column = (1, 3), (3, 1)
         y = Conv(384, name="branch3x3_1")(x)
         z = _chain(x, Conv(448, name="branch3x3dbl_1"), Conv(384, (3, 3), name="branch3x3dbl_2"))
-        pooled = nn.max_pool(x, (3, 3), padding="SAME") if self.maximum else _average(x)
+        pooled = max_pool(x, 3, 1, 1) if self.maximum else _average(x)
         branches = [
             Conv(320, name="branch1x1")(x),
             Conv(384, row, name="branch3x3_2a")(y),
@@ -192,10 +189,10 @@ class Inception(nn.Module):
         x = Conv(32, (3, 3), 2, True, name="Conv2d_1a_3x3")(x)
         x = Conv(32, (3, 3), 1, True, name="Conv2d_2a_3x3")(x)
         x = Conv(64, (3, 3), name="Conv2d_2b_3x3")(x)
-        out["64"] = x = _max_pool(x)
+        out["64"] = x = max_pool(x, 3, 2)
         x = Conv(80, name="Conv2d_3b_1x1")(x)
         x = Conv(192, (3, 3), 1, True, name="Conv2d_4a_3x3")(x)
-        out["192"] = x = _max_pool(x)
+        out["192"] = x = max_pool(x, 3, 2)
         for name, pool in (("Mixed_5b", 32), ("Mixed_5c", 64), ("Mixed_5d", 64)):
             x = InceptionA(pool, name=name)(x)
         x = InceptionB(name="Mixed_6a")(x)

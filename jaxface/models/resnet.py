@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxface.errors import UserError, nearest
 from jaxface.models import layers
+from jaxface.ops.max_pool import max_pool
 
 BLOCKS = {
     10: (1, 1, 1, 1),
@@ -95,7 +96,7 @@ class ResNet(nn.Module):
             name="conv1",
         )(x)
         x = nn.relu(layers.BatchNorm(name="bn1")(x, train, axis))
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = max_pool(x, 3, 2, 1)
         self.sow("intermediates", "maxpool", x)
         for stage, repeats in enumerate(BLOCKS[self.depth]):
             for repeat in range(repeats):

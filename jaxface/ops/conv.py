@@ -1,15 +1,21 @@
 """Convolution in the form that is fastest where it runs.
 
-`convolution` stands where `jax.lax.conv_general_dilated` would, and `transposed` is its transpose to an
-image. On accelerators both are lax's. XLA on CPU is as good as any at dense convolutions, and several times
-slower at what JAX makes of the gradients of strided ones. There, a convolution whose kernel is a multiple of
-its stride becomes a dense one: the pixels of a stride become channels, of the image as of the kernel (space
-to depth). A dense one of 2 to 4 taps takes a third or a quarter of the multiplications (`winograd`), where
-its image and channels are large enough for that to pay; one of a single tap is a matrix product. `_form` says
-which of the others is taken where.
+`convolution` stands where `jax.lax.conv_general_dilated` would, `correlate` where one is differentiated
+twice, and `transposed` is the transpose to an image. On accelerators all are lax's. XLA on CPU is as good as
+any at dense convolutions of large images, and several times slower at the rest, above all at what JAX makes
+of gradients. There
 
-The forms are closed under differentiation in reverse mode, so that gradients of gradients (R1, gradient
-penalties) take them too; on CPU there is no forward mode.
+- a kernel of one pixel is a matrix product;
+- for few pixels the image becomes a matrix, of which a row is what the kernel meets at a pixel ("columns", as
+  im2col): all else would move the kernel, of 16 MiB in the depth of a U-Net, into another order;
+- a convolution whose kernel is a multiple of its stride becomes a dense one: the pixels of a stride become
+  channels, of the image as of the kernel (space to depth);
+- a dense one of 2 to 4 taps takes a third or a quarter of the multiplications (`winograd`), where its image
+  and channels are large enough for that to pay.
+
+`_form` says which is taken where. The forms are closed under differentiation in reverse mode, so that
+gradients of gradients (R1, gradient penalties) take them too; on CPU, and in `correlate` and `transposed`,
+there is no forward mode.
 
 Images are [N, H, W, C], kernels [h, w, inputs, outputs].
 """
@@ -22,10 +28,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxface.ops import winograd
+from jaxface.ops.materialize import materialize
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 LARGE = 2**24  # multiplications from which on a convolution is worth the many ops that a form is
-MOVING = 60  # multiplications that take as long as bringing a number into Winograd's form and back
+HEAVY = 2**18  # numbers of a kernel that no longer stay in a core's cache,
+FEW = 512  # and pixels of all results up to which the image is the smaller array to move
+MOVING = 100  # multiplications that take as long as bringing a number into Winograd's form and back
 
 
 class _Geometry(NamedTuple):
@@ -84,17 +93,29 @@ def convolution(
             feature_group_count=feature_group_count,
             precision=precision,
         )
-    sides, size = x.shape[1:3], kernel.shape[:2]
     if isinstance(padding, str):
-        padding = jax.lax.padtype_to_pads(sides, size, strides, padding)
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     padding = tuple((int(before), int(after)) for before, after in padding)
+    return _any(x, kernel, tuple(strides), padding, precision)
+
+
+def _any(x, kernel, strides, padding, precision):
+    size = kernel.shape[:2]
     if tuple(size) == (1, 1) and not any(map(any, padding)):
-        # A third to a half of the time that the kernel gradient takes as a convolution.
-        x = x[:, :: strides[0], :: strides[1]]
-        return jnp.matmul(x.reshape(-1, x.shape[3]), kernel[0, 0], precision=precision).reshape(
-            *x.shape[:3], -1
-        )
-    return _conv(_Geometry(tuple(strides), padding, sides, size, precision), x, kernel)
+        x, strides = x[:, :: strides[0], :: strides[1]], (1, 1)
+    return _conv(_Geometry(strides, padding, x.shape[1:3], size, precision), x, kernel)
+
+
+def correlate(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> jax.Array:
+    """A convolution whose gradients are differentiated too. [N, H, W, I], [h, w, I, O] -> [N, H', W', O]
+
+    Left to itself, JAX makes of the gradient's gradient convolutions that are dilated on both sides, for
+    which XLA has no fast code on CPU (5 to 7 times slower than these). In reverse mode only, everywhere.
+
+    Args:
+      stride, padding: alike on all sides.
+    """
+    return _any(x, kernel, (stride,) * 2, ((padding,) * 2,) * 2, None)
 
 
 def transposed(y: jax.Array, kernel: jax.Array, stride: int, padding: int, sides) -> jax.Array:
@@ -114,30 +135,39 @@ def transposed(y: jax.Array, kernel: jax.Array, stride: int, padding: int, sides
 
 
 def _form(geometry: _Geometry, n: int, inputs: int, outputs: int, dtype) -> str:
-    """Chooses "lax", "dense" or "winograd" for n images of so many channels; nothing else does.
+    """Chooses "product", "columns", "lax", "dense" or "winograd" for n images of so many channels.
 
-    Milliseconds of CPU time, forward, image gradient, kernel gradient (float32, jaxlib 0.10.2, 2 CPU cores):
+    Milliseconds forward, of image gradient and of kernel gradient (float32, jaxlib 0.10.2, 2 cores of an
+    Intel Xeon with AVX-512), * the form that is taken:
 
-      images       kernel, stride     lax             dense          Winograd
-      2 x 128 px   4x4  64-128, 2      26  36  75     30  27  42     20  19  26
-      2 x 64 px    4x4 128-256, 2      30  46  68     27  30  31     24  27  29
-      2 x 128 px   4x4  64-256, 2      62  76 125     59  64  69     31  28  39
-      2 x 32 px    4x4 256-1024, 2     68 127  76     71 106  67     84 104 102    taken: dense
-      2 x 32 px    4x4 256-512, 1     111 139 151                    50  56  49
-      1 x 34 px    3x3 256-256, 1      17  20  16                    13  15  12
-      8 x 56 px    3x3  64-64, 1       28  26  42                    15  18  25
-      8 x 28 px    3x3 128-128, 1      25  24  30                    10  17  18
-      8 x 7 px     3x3 512-512, 1      30  37  27                    33  52  33    taken: lax
+      images       kernel, stride     lax             dense           columns          Winograd
+      2 x 128 px   4x4  64-128, 2      7  12  20       7   8  11      14  25  19       8   6  10 *
+      2 x 64 px    4x4 128-256, 2      7  10  11       6   7   8 *     9  13  12       8   7   7
+      2 x 32 px    4x4 256-512, 2      7  10   9       7  12   8       9   9   8 *    16  20  10
+      2 x 16 px    4x4 512-1024, 2     9  23  10      10  53   9      11   8   7 *    47  73  47
+      2 x 8 px     4x4 512-512, 2      2   5   2       2  19   2       2   1   2 *    16  31  26
+      2 x 4 px     4x4 512-512, 2      1  30   2       1  17   2       1   1   1 *    17  31  26
+      2 x 32 px    4x4 256-512, 1     23  28  24                      28  51  32      11  16  12 *
+      4 x 84 px    3x3  64-64, 1       7   7  13 *                    24  29  36       8   7  11
+      8 x 28 px    3x3 128-128, 1      6   6   8                      10  16  16       4   5   5 *
+      8 x 7 px     3x3 512-512, 1      7   9   7                       8   7   7 *     7  12   4
+      4 x 36 px    3x3 512-512, 1     79  74  84                     112 192 118      38  43  41 *
 
-    lax's is PyTorch's speed, a core's share of it, where there is no stride. Sums of shifted products and
-    im2col are slower than lax's at every one of these, 3 times at 64 channels.
+    With AVX2 products are half as fast and Winograd's form gains more, from 64 channels on: 15, 18 and 25 ms
+    of 28, 26 and 42 for 8 x 56 px. One rule for both, and for the 60 ops that this form has to compile.
     """
+    whole = geometry.stride == (1, 1) and not any(map(any, geometry.padding))
+    if geometry.kernel == (1, 1) and whole:
+        return "product"
     if not isinstance(n, int):  # a program that is exported, for any batch and other machines
         return "lax"
-    (height, width), (rows, columns) = geometry.result, geometry.kernel
-    direct = n * height * width * rows * columns * inputs * outputs  # multiplications
-    divides = all(k % s == 0 for k, s in zip(geometry.kernel, geometry.stride))
-    if jax.default_backend() != "cpu" or direct < LARGE or not divides:
+    pixels, kernel = n * math.prod(geometry.result), math.prod(geometry.kernel) * inputs * outputs
+    direct = pixels * kernel  # multiplications
+    if jax.default_backend() != "cpu":
+        return "lax"
+    if pixels <= FEW and kernel >= HEAVY:
+        return "columns"
+    if direct < LARGE or any(k % s for k, s in zip(geometry.kernel, geometry.stride)):
         return "lax"
     inputs *= math.prod(geometry.stride)
     taps = {k // s for k, s in zip(geometry.kernel, geometry.stride)}
@@ -155,18 +185,33 @@ def _form(geometry: _Geometry, n: int, inputs: int, outputs: int, dtype) -> str:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv(geometry, x, kernel):
     """[N, H, W, I], [h, w, I, O] -> [N, H', W', O]"""
-    if _form(geometry, x.shape[0], *kernel.shape[2:], x.dtype) != "winograd":
+    form = _form(geometry, x.shape[0], *kernel.shape[2:], x.dtype)
+    if form == "lax" or form == "dense":
         return _lax(geometry, x, kernel)
-    return winograd.correlate(_image_to_depth(geometry, x), _kernel_to_depth(geometry, kernel), 0)
+    if form == "winograd":
+        depth = _kernel_to_depth(geometry, kernel)
+        return winograd.correlate(_image_to_depth(geometry, x), depth, 0)
+    y = _product(geometry, _rows(geometry, form, x), _matrix(kernel))
+    return y.reshape(*x.shape[:1], *geometry.result, -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _to_image(geometry, g, kernel):
     """The transpose in the image. [N, H', W', O], [h, w, I, O] -> [N, H, W, I]"""
     form = _form(geometry, g.shape[0], *kernel.shape[2:], g.dtype)
+    shape = (g.shape[0], *geometry.image, kernel.shape[2])
     if form == "lax":
-        x = jax.ShapeDtypeStruct((g.shape[0], *geometry.image, kernel.shape[2]), g.dtype)
+        x = jax.ShapeDtypeStruct(shape, g.dtype)
         return jax.linear_transpose(lambda x: _lax(geometry, x, kernel), x)(g)[0]
+    if form == "product":
+        back = materialize(_matrix(kernel).T)
+        return _product(geometry, g.reshape(-1, g.shape[3]), back).reshape(shape)
+    if form == "columns":
+        # So and not the other way round: XLA is 3 to 8 times slower at products with a large transpose.
+        columns = _product(geometry, _matrix(kernel), g.reshape(-1, g.shape[3]).T)
+        x = jax.ShapeDtypeStruct((shape[3], *shape[:3]), g.dtype)
+        (x,) = jax.linear_transpose(lambda x: _columns(geometry, x), x)(columns)
+        return materialize(x.transpose(1, 2, 3, 0))
     back = _kernel_to_depth(geometry, kernel)[::-1, ::-1].swapaxes(2, 3)
     if form == "winograd":
         x = winograd.correlate(g, back, len(back) - 1)
@@ -180,6 +225,11 @@ def _to_image(geometry, g, kernel):
 def _to_kernel(geometry, x, g):
     """The transpose in the kernel. [N, H, W, I], [N, H', W', O] -> [h, w, I, O]"""
     form = _form(geometry, x.shape[0], x.shape[3], g.shape[3], x.dtype)
+    if form == "product" or form == "columns":
+        rows, g = _rows(geometry, form, x), materialize(g.reshape(-1, g.shape[3]))
+        over = (((0,), (0,)), ((), ()))
+        kernel = jax.lax.dot_general(rows, g, over, precision=geometry.precision)
+        return kernel.reshape(*geometry.kernel, x.shape[3], -1)
     if form == "lax":
         return _lax_to_kernel(geometry, x, g)
     x = _image_to_depth(geometry, x)
@@ -231,12 +281,49 @@ def _lax(geometry, x, kernel):
 
 
 def _lax_to_kernel(geometry, x, g):
-    # Padding of 2 and more costs XLA on CPU 30 times as much here as the same written out.
-    if max(max(pair) for pair in geometry.padding) > 1:
-        x = _padded(x, geometry.padding)
+    if jax.default_backend() == "cpu":
+        # XLA brings the image into another order first. With padding, or with what made the image, inside
+        # that op it takes 5 to 15 times as long; with padding of 2 and more inside the convolution 30 times.
+        x = materialize(_padded(x, geometry.padding))
         geometry = geometry._replace(padding=((0, 0), (0, 0)), image=x.shape[1:3])
     kernel = jax.ShapeDtypeStruct((*geometry.kernel, x.shape[3], g.shape[3]), x.dtype)
     return jax.linear_transpose(lambda kernel: _lax(geometry, x, kernel), kernel)(g)[0]
+
+
+# ---- matrix products ---------------------------------------------------------------------------
+
+
+def _matrix(kernel):
+    """[h, w, I, O] -> [h w I, O]"""
+    return kernel.reshape(-1, kernel.shape[3])
+
+
+def _product(geometry, a, b):
+    return jnp.matmul(a, b, precision=geometry.precision)
+
+
+def _rows(geometry, form, x):
+    """[N, H, W, I] -> [N H' W', h w I]: what the kernel meets at every pixel of the result."""
+    if form == "columns":
+        x = jnp.concatenate(_under(geometry, materialize(x), 1), 3)
+    return materialize(x.reshape(-1, x.shape[3]))
+
+
+def _columns(geometry, x):
+    """[I, N, H, W] -> [h w I, N H' W']"""
+    under = jnp.stack(_under(geometry, x, 2))
+    return under.reshape(-1, math.prod(under.shape[2:]))
+
+
+def _under(geometry, x, axis):
+    """By pixel of the kernel, what it meets everywhere; H and W are `axis` and the one behind it."""
+    edges = [(0, 0, 0)] * 4
+    edges[axis : axis + 2] = ((before, after, 0) for before, after in _seen(geometry))
+    x = jax.lax.pad(x, jnp.zeros([], x.dtype), edges)
+    (height, width), (s, t), (rows, columns) = geometry.result, geometry.stride, geometry.kernel
+    by_row = lambda i: jax.lax.slice_in_dim(x, i, i + (height - 1) * s + 1, s, axis)
+    by_both = lambda x, j: jax.lax.slice_in_dim(x, j, j + (width - 1) * t + 1, t, axis + 1)
+    return [by_both(by_row(i), j) for i in range(rows) for j in range(columns)]
 
 
 # ---- pixels of a stride as channels ------------------------------------------------------------

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxface.ops import channels, winograd
+from jaxface.ops import channels
+from jaxface.ops.conv import correlate
 
 # What policies of `jax.checkpoint` call the convolution of `modulated_conv2d`.
 CONVOLVED = "convolved"
@@ -456,38 +457,6 @@ def filtered_lrelu(
     return upfirdn2d(x, fd, 1, down, 0, flip_filter)
 
 
-def _conv(x, w, padding):
-    return jax.lax.conv_general_dilated(
-        x, w, (1, 1), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def _conv_of_padded(x, w, padding):
-    x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
-    return _conv(x, w, 0)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _full_conv(x: jax.Array, w: jax.Array, padding: int) -> jax.Array:
-    """A convolution with zeros around. [N, H, W, I], [K, K, I, O] -> [N, H + ..., W + ..., O]
-
-    Where Winograd's form does not pay: padding inside the convolution makes XLA's weight gradient 30
-    times slower on CPU, padding before it makes the image gradient compute the rim only to drop it:
-    each gradient has its way.
-    """
-    return _conv_of_padded(x, w, padding)
-
-
-def _full_conv_backward(padding, inputs, g):
-    x, w = inputs
-    (gx,) = jax.vjp(lambda x: _conv(x, w, padding), x)[1](g)
-    (gw,) = jax.vjp(lambda w: _conv_of_padded(x, w, padding), w)[1](g)
-    return gx, gw
-
-
-_full_conv.defvjp(lambda x, w, padding: (_full_conv(x, w, padding), (x, w)), _full_conv_backward)
-
-
 def modulated_conv2d(
     x: jax.Array,
     w: jax.Array,
@@ -532,8 +501,7 @@ def modulated_conv2d(
         s = s * input_gain
     x = x * channels.spread(s.astype(x.dtype), x.shape)
     w = w.astype(x.dtype)
-    convolve = winograd.correlate if winograd.pays(x.shape, w.shape, x.dtype) else _full_conv
-    x = checkpoint_name(convolve(x, w, padding), CONVOLVED)
+    x = checkpoint_name(correlate(x, w, 1, padding), CONVOLVED)
     if demodulate:
         x = x * channels.spread(demodulation.astype(x.dtype), x.shape)
     return x

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jaxface.ops.materialize import materialize
+
 ANGLE, SCALE = 10.0, 0.1  # largest turn in degrees, largest change of scale
 
 
@@ -49,14 +51,22 @@ def _vary(window, key, patch, warp):
 
 
 def sample_bilinear(window, row, column):
-    """Values of [H, W, C] at float positions [h, w] inside it. -> [h, w, C]"""
+    """Values of [H, W, C] at float positions [h, w] inside it, 0 to H - 1 and W - 1. -> [h, w, C]"""
     height, width = window.shape[:2]
     top = jnp.clip(jnp.floor(row).astype(jnp.int32), 0, height - 2)
     left = jnp.clip(jnp.floor(column).astype(jnp.int32), 0, width - 2)
     down, right = (row - top)[..., None], (column - left)[..., None]
     down, right = down.astype(window.dtype), right.astype(window.dtype)
-    flat = window.reshape(height * width, -1)
-    at = lambda r, c: flat[(top + r) * width + left + c]
-    upper = at(0, 0) * (1 - right) + at(0, 1) * right
-    lower = at(1, 0) * (1 - right) + at(1, 1) * right
-    return upper * (1 - down) + lower * down
+    # One gather of 2x2 patches: its transpose is one scatter, twice as fast as four.
+    patches = jax.lax.gather(
+        window,
+        jnp.stack([top, left], -1),
+        jax.lax.GatherDimensionNumbers(
+            offset_dims=(2, 3, 4), collapsed_slice_dims=(), start_index_map=(0, 1)
+        ),
+        slice_sizes=(2, 2, window.shape[2]),
+        mode="promise_in_bounds",
+    )
+    upper = patches[:, :, 0, 0] * (1 - right) + patches[:, :, 0, 1] * right
+    lower = patches[:, :, 1, 0] * (1 - right) + patches[:, :, 1, 1] * right
+    return materialize(upper * (1 - down) + lower * down)

@@ -12,7 +12,6 @@ The points 0, +-3/4, +-3/2 have exact coefficients and give a third of the error
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -21,38 +20,6 @@ import numpy as np
 _REACH = 6  # input pixels of a tile along an axis, and points
 POINTS = _REACH**2
 TAPS = {2, 3, 4}  # kernels along an axis
-
-
-# Where the form takes less time than XLA's convolution: its fixed costs are a kernel's transform, which
-# its use by this many tiles repays, and some 60 ops to compile. Of XLA's time it takes, forward and for the
-# gradients of image and kernel, 36, 35 and 37 % (4 x 36 x 36 px, 512 to 512 channels) or 57, 55 and 93 %
-# (4 x 84 x 84 px, 64 to 64): CPU seconds on 2 CPU cores that others worked on too. The latter is not worth it
-# in a whole step: StyleGAN3-t at 64 px with at most 64 channels takes 0.94 s with it and 0.93 s without, and
-# 155 instead of 105 s to compile (commit 0f1d53c, 2 CPU cores).
-_CHANNELS, _TILES, _MULTIPLICATIONS = 128, 64, 2**26
-
-
-def pays(image: tuple[int, ...], kernel: tuple[int, ...], dtype) -> bool:
-    """Whether `correlate` with 3x3 kernels is the faster form of a stride-1 convolution that is being traced.
-
-    On CPU, for kernels of 3x3 between enough channels: transforming tiles costs in proportion to
-    channels, what it saves to their square. Accelerators have libraries of their own, and sums of
-    bfloat16 are too coarse.
-
-    Args:
-      image, kernel: shapes [N, H, W, I] and [K, K, I, O].
-    """
-    if not isinstance(image[0], int):  # a program that is exported for any batch
-        return False
-    pixels = math.prod(image[:3])
-    return (
-        jax.default_backend() == "cpu"
-        and kernel[:2] == (3, 3)
-        and dtype == jnp.float32
-        and min(kernel[2:]) >= _CHANNELS
-        and pixels >= _TILES * _tile(3) ** 2
-        and pixels * math.prod(kernel) >= _MULTIPLICATIONS
-    )
 
 
 def _matrices(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -92,30 +92,6 @@ def test_minibatch_stddev_names_a_batch_that_does_not_split():
         minibatch_stddev(jnp.zeros([6, 4, 4, 2]), 4)
 
 
-def test_strided_convolution_has_the_derivatives_of_a_plain_one():
-    """First and second, in float64, where rounding cannot hide a wrong term."""
-    with jax.enable_x64(True):
-        keys = jax.random.split(jax.random.key(0), 3)
-        x, w = jax.random.normal(keys[0], [2, 7, 5, 3]), jax.random.normal(keys[1], [4, 3, 3, 3])
-
-        def second_order(conv):
-            total = lambda x, w: jnp.sum(jnp.sin(conv(x, w)))
-
-            def penalty(x, w):
-                by_x, by_w = jax.grad(total, (0, 1))(x, w)
-                return jnp.sum(by_x**3) + jnp.sum(by_w**3)
-
-            return jax.jit(
-                lambda x, w: (jax.grad(total, (0, 1))(x, w), jax.grad(penalty, (0, 1))(x, w))
-            )
-
-        ours = second_order(discriminator._conv_stride2)(x, w)
-        plain = second_order(discriminator._plain_stride2)(x, w)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-10), ours, plain
-        )
-
-
 def test_network_against_slow_numpy(tiny):
     """The whole forward pass, written as loops over zero-padded convolutions in float64."""
     module, params, images = tiny

@@ -12,6 +12,7 @@ from jaxface.ops import conv, filters
 CASES = {  # sides, kernel, stride, padding of rows and of columns
     "halving": ((8, 10), (4, 4), 2, ((1, 1), (1, 1))),
     "odd sides": ((9, 8), (3, 3), 2, ((1, 1), (1, 1))),
+    "StyleGAN2's discriminator": ((7, 5), (3, 3), 2, ((0, 0), (0, 0))),
     "stem": ((11, 9), (7, 5), 2, ((3, 3), (0, 2))),
     "kernel smaller than stride": ((7, 10), (1, 1), 2, ((0, 0), (0, 0))),
     "a phase without taps": ((9, 10), (2, 2), 3, ((0, 0), (0, 0))),
@@ -24,17 +25,17 @@ CASES = {  # sides, kernel, stride, padding of rows and of columns
     "rows and columns differ": ((8, 9), (2, 4), 2, ((0, 0), (1, 0))),
 }
 FORMS = {  # the limits of ops/conv.py that make it take a form wherever it can
-    "lax": (np.inf, 0),
-    "dense": (0, np.inf),
-    "winograd": (0, 0),
+    "lax": dict(LARGE=np.inf, FEW=0),
+    "columns": dict(HEAVY=0, FEW=np.inf),
+    "dense": dict(LARGE=0, FEW=0, MOVING=np.inf),
+    "winograd": dict(LARGE=0, FEW=0, MOVING=0),
 }
 
 
 @pytest.fixture(params=FORMS)
 def form(request, monkeypatch):
-    large, moving = FORMS[request.param]
-    monkeypatch.setattr(conv, "LARGE", large)
-    monkeypatch.setattr(conv, "MOVING", moving)
+    for name, limit in FORMS[request.param].items():
+        monkeypatch.setattr(conv, name, limit)
     return request.param
 
 
@@ -85,11 +86,53 @@ def test_each_form_is_taken_where_it_fits(form):
     for case, (sides, size, stride, padding) in CASES.items():
         geometry = conv._Geometry((stride, stride), padding, sides, size, None)
         taken[case] = conv._form(geometry, 2, 3, 4, jnp.float32)
+    del taken["kernel smaller than stride"]  # of which `convolution` makes
+    geometry = conv._Geometry((1, 1), ((0, 0), (0, 0)), (4, 5), (1, 1), None)
+    assert conv._form(geometry, 2, 3, 4, jnp.float32) == "product"
     fit = {"halving", "no stride", "full padding", "PatchGAN", "four taps a stride"}
     wide = {"rows and columns differ"}
-    expected = {"lax": set(), "dense": {"halving", "four taps a stride"} | wide, "winograd": fit}
-    assert {case for case in CASES if taken[case] == form} >= expected[form]
+    expected = {"lax": set(taken), "columns": set(taken), "winograd": fit}
+    expected["dense"] = {"halving", "four taps a stride"} | wide
+    assert {case for case in taken if taken[case] == form} >= expected[form]
     assert form == "lax" or set(taken.values()) <= {"lax", "dense", form}
+
+
+def test_the_form_is_the_one_that_was_measured_to_be_fastest(monkeypatch):
+    """By the table in `_form`."""
+    of = lambda n, side, kernel, inputs, outputs, stride, padding=1, dtype=jnp.float32: conv._form(
+        conv._Geometry((stride,) * 2, ((padding,) * 2,) * 2, (side,) * 2, (kernel,) * 2, None),
+        *(n, inputs, outputs, dtype),
+    )
+    large = (2, 128, 4, 64, 128, 2)
+    measured = {
+        large: "winograd",
+        (2, 64, 4, 128, 256, 2): "dense",
+        (2, 32, 4, 256, 512, 2): "columns",
+        (2, 4, 4, 512, 512, 2): "columns",
+        (4, 84, 3, 64, 64, 1, 2): "lax",
+        (8, 28, 3, 128, 128, 1): "winograd",
+        (8, 7, 3, 512, 512, 1): "columns",
+        (4, 36, 3, 512, 512, 1, 2): "winograd",
+        (8, 224, 7, 3, 64, 2, 3): "lax",
+        (4, 4, 3, 16, 16, 1): "lax",
+    }
+    assert {case: of(*case) for case in measured} == measured
+    assert of(*large, dtype=jnp.bfloat16) == "dense"  # whose sums of tiles would be too coarse
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert {of(*case) for case in measured} == {"lax"}
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize(
+    "case", ["no stride", "kernel smaller than stride", "StyleGAN2's discriminator"]
+)
+def test_correlate_is_a_convolution_on_every_machine(form, case, backend, monkeypatch):
+    _, _, stride, padding = CASES[case]
+    with jax.enable_x64(True):
+        args, expected = _by_lax(case)
+        monkeypatch.setattr(jax, "default_backend", lambda: backend)
+        ours = lambda x, kernel: conv.correlate(x, kernel, stride, padding[0][0])
+        _assert_equal(_all(ours)(*args), expected, 1e-12)
 
 
 @pytest.mark.parametrize("dtype, bound", [(jnp.float32, 1e-5), (jnp.bfloat16, 3e-2)])

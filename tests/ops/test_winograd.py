@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxface.ops import filters, winograd
+from jaxface.ops import conv, filters, winograd
 
 
 def _plain(x, w, padding):
@@ -56,18 +56,6 @@ def test_rounding_of_float32_stays_far_below_what_networks_are_held_to():
         golden.assert_close(a, b, 5e-6)
 
 
-def test_pays_for_large_exact_convolutions_on_cpu_only(monkeypatch):
-    image, kernel = (4, 38, 38, 128), (3, 3, 128, 128)
-    assert winograd.pays(image, kernel, jnp.float32)
-    assert not winograd.pays(image, kernel, jnp.bfloat16)
-    assert not winograd.pays(image, (1, 1, 128, 128), jnp.float32)
-    assert not winograd.pays((*image[:3], 16), (3, 3, 16, 256), jnp.float32)
-    assert not winograd.pays((4, 8, 8, 512), (3, 3, 512, 512), jnp.float32)  # 16 tiles
-    assert not winograd.pays((4, 84, 84, 64), (3, 3, 64, 64), jnp.float32)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not winograd.pays(image, kernel, jnp.float32)
-
-
 def test_modulated_convolution_takes_the_form_that_pays(monkeypatch):
     x, w, s = _random((4, 36, 36, 128), (3, 3, 128, 128), (4, 128))
 
@@ -80,6 +68,6 @@ def test_modulated_convolution_takes_the_form_that_pays(monkeypatch):
     monkeypatch.setattr(winograd, "correlate", lambda *args: taken.append(1) or quick(*args))
     ours = run(x, w, s)
     assert taken == [1]
-    monkeypatch.setattr(winograd, "pays", lambda *shapes: False)
+    monkeypatch.setattr(conv, "MOVING", np.inf)
     golden.assert_close(ours, run(x, w, s), 5e-6)
     assert taken == [1]
