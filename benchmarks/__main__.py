@@ -43,7 +43,9 @@ def main() -> int:
     )
     parser.add_argument("--suite", choices=harness.SUITES, help="default: all of them")
     parser.add_argument("--only", metavar="NAME", help="one case of the suite")
-    parser.add_argument("--repeats", type=int, default=5, help="timed calls of each side")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="turns of each side, a second or a call long"
+    )
     parser.add_argument(
         "--json", type=pathlib.Path, metavar="FILE", help="results; cases already in it stay"
     )

@@ -32,6 +32,9 @@ ENVIRONMENT = {
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+TURN = 1.0  # seconds at least that a side has before the other one's turn
+
+
 class Call(NamedTuple):
     """Something to be timed."""
 
@@ -145,7 +148,8 @@ def measure(
     """Times one case: (ours, the comparator's or None where there is none or PyTorch is not installed).
 
     Args:
-      repeats: timed calls of each side, of which the median counts.
+      repeats: turns of each side, of which the median counts; a turn is the mean of calls one after the
+        other for `TURN` seconds, after one that is not timed.
       sizes: in place of the case's own, all or some.
 
     Raises:
