@@ -18,6 +18,7 @@ from flax import traverse_util
 from jaxface.errors import UserError
 from jaxface.ops import channels
 from jaxface.ops.conv import convolution, transposed
+from jaxface.ops.standardize import standardize
 
 EPSILON = 1e-5  # added to variances; PyTorch's default, which all these networks keep
 NORMS = ("batch", "instance")
@@ -64,10 +65,7 @@ class BatchNorm(nn.Module):
         dtype = x.dtype
         x = x.astype(jnp.promote_types(dtype, jnp.float32))
         if train:
-            over_devices = lambda value: value if axis is None else jax.lax.pmean(value, axis)
-            mean = over_devices(channels.mean(x))
-            x = x - channels.spread(mean, x.shape)
-            var = over_devices(channels.mean(jnp.square(x)))
+            x, mean, var = standardize(x, scale, bias, 0, EPSILON, axis)
             n = x.size // x.shape[-1] * (1 if axis is None else jax.lax.psum(1, axis))
             if n == 1:
                 raise ValueError("batch statistics need more than one value a channel")
@@ -76,10 +74,9 @@ class BatchNorm(nn.Module):
                 running_mean.value = move(running_mean.value, mean)
                 running_var.value = move(running_var.value, var * (n / (n - 1)))
         else:
-            mean, var = running_mean.value, running_var.value
-            x = x - channels.spread(mean.astype(x.dtype), x.shape)
-        gain = jax.lax.rsqrt(var + EPSILON) * scale
-        x = x * channels.spread(gain, x.shape) + channels.spread(bias, x.shape)
+            gain = jax.lax.rsqrt(running_var.value + EPSILON) * scale
+            x = x - channels.spread(running_mean.value.astype(x.dtype), x.shape)
+            x = x * channels.spread(gain, x.shape) + channels.spread(bias, x.shape)
         return x.astype(dtype)
 
 
@@ -89,10 +86,8 @@ def instance_norm(x: jax.Array) -> jax.Array:
     Without learned scale and shift and without running statistics, as the CycleGAN paper's code has
     it. Ulyanov et al. 2016 (arXiv 1607.08022), equation 4.
     """
-    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    y = y - channels.spread(channels.mean(y, 1), y.shape)
-    gain = jax.lax.rsqrt(channels.mean(jnp.square(y), 1) + EPSILON)
-    return (y * channels.spread(gain, y.shape)).astype(x.dtype)
+    exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return standardize(exact, None, None, 1, EPSILON, None)[0].astype(x.dtype)
 
 
 def normalize(norm: str, x: jax.Array, train: bool, axis: str | None, name: str) -> jax.Array:
