@@ -149,7 +149,7 @@ def measure(
 
     Args:
       repeats: turns of each side, of which the median counts; a turn is the mean of calls one after the
-        other for `TURN` seconds, after one that is not timed.
+        other for `TURN` seconds, after one that is not timed where sides alternate.
       sizes: in place of the case's own, all or some.
 
     Raises:

@@ -46,5 +46,4 @@ def _vary(image, key):
     y, x = y - jnp.sin(shear) * x + shift[0], jnp.cos(shear) * x + shift[1]
     row = middle + jnp.cos(angle) * y - jnp.sin(angle) * x
     column = middle + jnp.sin(angle) * y + jnp.cos(angle) * x
-    inside = lambda place: jnp.clip(place, 0, side - 1)
-    return sample_bilinear(image, inside(row), inside(column))
+    return sample_bilinear(image, row, column)

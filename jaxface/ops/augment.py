@@ -308,17 +308,10 @@ def _warp(images, matrix, shift, margins):
     matrix, shift = matrix[:, :, :, None, None], shift[:, :, None, None]
     source_x = matrix[:, 0, 0] * x + matrix[:, 0, 1] * y[:, None] + 2 * shift[:, 0]
     source_y = matrix[:, 1, 0] * x + matrix[:, 1, 1] * y[:, None] + 2 * shift[:, 1]
-    warped = _bilinear(
+    warped = jax.vmap(sample_bilinear)(
         fine, source_y + (center_y + 2 * vertical + 1), source_x + (center_x + 2 * horizontal + 1)
     )
     return downsample2d(warped, _LOW_PASS, padding=-2 * _REACH, flip_filter=True)
-
-
-def _bilinear(images, y, x):
-    """Samples [N, H, W, C] at pixel positions [N, P, Q]; positions outside take the border."""
-    height, width = images.shape[1:3]
-    inside = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
-    return jax.vmap(sample_bilinear)(images, *inside)
 
 
 def _color(images, draws, pipe, gated):

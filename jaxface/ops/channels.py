@@ -13,17 +13,13 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxface.ops.here import on_cpu
+
 _LARGE = 2**14  # numbers; the ops for fewer take longer to start than to run
 
 
 def _by_products(shape, lead: int) -> bool:
-    known = all(isinstance(size, int) for size in shape)  # unlike those of an exported program
-    return (
-        known
-        and len(shape) >= lead + 2
-        and math.prod(shape) >= _LARGE
-        and jax.default_backend() == "cpu"
-    )
+    return on_cpu(shape) and len(shape) >= lead + 2 and math.prod(shape) >= _LARGE
 
 
 def total(x: jax.Array, lead: int = 0) -> jax.Array:

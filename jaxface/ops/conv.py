@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxface.ops import winograd
+from jaxface.ops.here import on_cpu
 from jaxface.ops.materialize import materialize
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -156,15 +157,12 @@ def _form(geometry: _Geometry, n: int, inputs: int, outputs: int, dtype) -> str:
     With AVX2 products are half as fast and Winograd's form gains more, from 64 channels on: 15, 18 and 25 ms
     of 28, 26 and 42 for 8 x 56 px. One rule for both, and for the 60 ops that this form has to compile.
     """
-    whole = geometry.stride == (1, 1) and not any(map(any, geometry.padding))
-    if geometry.kernel == (1, 1) and whole:
+    if geometry.kernel == geometry.stride == (1, 1) and not any(map(any, geometry.padding)):
         return "product"
-    if not isinstance(n, int):  # a program that is exported, for any batch and other machines
+    if not on_cpu((n,)):
         return "lax"
     pixels, kernel = n * math.prod(geometry.result), math.prod(geometry.kernel) * inputs * outputs
     direct = pixels * kernel  # multiplications
-    if jax.default_backend() != "cpu":
-        return "lax"
     if pixels <= FEW and kernel >= HEAVY:
         return "columns"
     if direct < LARGE or any(k % s for k, s in zip(geometry.kernel, geometry.stride)):
@@ -186,13 +184,13 @@ def _form(geometry: _Geometry, n: int, inputs: int, outputs: int, dtype) -> str:
 def _conv(geometry, x, kernel):
     """[N, H, W, I], [h, w, I, O] -> [N, H', W', O]"""
     form = _form(geometry, x.shape[0], *kernel.shape[2:], x.dtype)
-    if form == "lax" or form == "dense":
+    if form in ("lax", "dense"):
         return _lax(geometry, x, kernel)
     if form == "winograd":
         depth = _kernel_to_depth(geometry, kernel)
         return winograd.correlate(_image_to_depth(geometry, x), depth, 0)
     y = _product(geometry, _rows(geometry, form, x), _matrix(kernel))
-    return y.reshape(*x.shape[:1], *geometry.result, -1)
+    return y.reshape(x.shape[0], *geometry.result, -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -225,7 +223,7 @@ def _to_image(geometry, g, kernel):
 def _to_kernel(geometry, x, g):
     """The transpose in the kernel. [N, H, W, I], [N, H', W', O] -> [h, w, I, O]"""
     form = _form(geometry, x.shape[0], x.shape[3], g.shape[3], x.dtype)
-    if form == "product" or form == "columns":
+    if form in ("product", "columns"):
         rows, g = _rows(geometry, form, x), materialize(g.reshape(-1, g.shape[3]))
         over = (((0,), (0,)), ((), ()))
         kernel = jax.lax.dot_general(rows, g, over, precision=geometry.precision)
@@ -283,7 +281,7 @@ def _lax(geometry, x, kernel):
 def _lax_to_kernel(geometry, x, g):
     if jax.default_backend() == "cpu":
         # XLA brings the image into another order first. With padding, or with what made the image, inside
-        # that op it takes 5 to 15 times as long; with padding of 2 and more inside the convolution 30 times.
+        # that op it takes 5 to 7 times as long; with padding of 2 and more inside the convolution 30 times.
         x = materialize(_padded(x, geometry.padding))
         geometry = geometry._replace(padding=((0, 0), (0, 0)), image=x.shape[1:3])
     kernel = jax.ShapeDtypeStruct((*geometry.kernel, x.shape[3], g.shape[3]), x.dtype)
@@ -317,9 +315,7 @@ def _columns(geometry, x):
 
 def _under(geometry, x, axis):
     """By pixel of the kernel, what it meets everywhere; H and W are `axis` and the one behind it."""
-    edges = [(0, 0, 0)] * 4
-    edges[axis : axis + 2] = ((before, after, 0) for before, after in _seen(geometry))
-    x = jax.lax.pad(x, jnp.zeros([], x.dtype), edges)
+    x = _padded(x, _seen(geometry), axis)
     (height, width), (s, t), (rows, columns) = geometry.result, geometry.stride, geometry.kernel
     by_row = lambda i: jax.lax.slice_in_dim(x, i, i + (height - 1) * s + 1, s, axis)
     by_both = lambda x, j: jax.lax.slice_in_dim(x, j, j + (width - 1) * t + 1, t, axis + 1)
@@ -329,9 +325,10 @@ def _under(geometry, x, axis):
 # ---- pixels of a stride as channels ------------------------------------------------------------
 
 
-def _padded(x, pads):
-    """[N, H, W, C] with zeros around it; less of it where a number is negative."""
-    edges = ((0, 0, 0), *((before, after, 0) for before, after in pads), (0, 0, 0))
+def _padded(x, pads, axis=1):
+    """With zeros around H and W, `axis` and the one behind it; less of them where a number is negative."""
+    edges = [(0, 0, 0)] * 4
+    edges[axis : axis + 2] = ((before, after, 0) for before, after in pads)
     return jax.lax.pad(x, jnp.zeros([], x.dtype), edges)
 
 

@@ -39,8 +39,7 @@ def _vary(image, key):
     y, x = jnp.meshgrid(jnp.arange(side) - middle, jnp.arange(side) - middle, indexing="ij")
     row = middle + (y * jnp.cos(angle) + x * jnp.sin(angle)) / scale
     column = middle + (x * jnp.cos(angle) - y * jnp.sin(angle)) / scale
-    inside = lambda place: jnp.clip(place, 0, side - 1)
-    seen = sample_bilinear(image, inside(row), inside(column)) * 0.5 + 0.5
+    seen = sample_bilinear(image, row, column) * 0.5 + 0.5
     brightness, contrast, saturation = jax.random.uniform(
         k_light, (3,), image.dtype, 1 - LIGHT, 1 + LIGHT
     )

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxface.ops.here import on_cpu
 from jaxface.ops.materialize import materialize
 
 
@@ -21,8 +22,7 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Ar
     What is outside never is the largest. Where numbers of a window are equal, the gradient goes to the first
     of them, as it does in XLA. In reverse mode only, on CPU.
     """
-    known = isinstance(x.shape[0], int)  # unlike that of an exported program
-    if jax.default_backend() != "cpu" or not known or window <= stride:
+    if not on_cpu(x.shape) or window <= stride:
         pads = ((padding, padding),) * 2
         return nn.max_pool(x, (window, window), (stride, stride), pads)
     return _max_pool(x, x.shape[1:3], window, stride, padding)
@@ -43,11 +43,9 @@ def _max_pool(x, sides, window, stride, padding):
 
 
 def _forward(x, sides, window, stride, padding):
-    best, which = None, None
-    for tap, value in enumerate(_taps(materialize(x), window, stride, padding)):
-        if best is None:
-            best, which = value, jnp.zeros(value.shape, jnp.int8)
-            continue
+    best, *others = _taps(materialize(x), window, stride, padding)
+    which = jnp.zeros(best.shape, jnp.int8)
+    for tap, value in enumerate(others, start=1):
         more = (value > best) | (jnp.isnan(value) & ~jnp.isnan(best))
         which = jnp.where(more, jnp.int8(tap), which)
         best = jnp.maximum(best, value)

@@ -51,8 +51,9 @@ def _vary(window, key, patch, warp):
 
 
 def sample_bilinear(window, row, column):
-    """Values of [H, W, C] at float positions [h, w] inside it, 0 to H - 1 and W - 1. -> [h, w, C]"""
+    """Values of [H, W, C] at float positions [h, w]; outside of it the border goes on. -> [h, w, C]"""
     height, width = window.shape[:2]
+    row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
     top = jnp.clip(jnp.floor(row).astype(jnp.int32), 0, height - 2)
     left = jnp.clip(jnp.floor(column).astype(jnp.int32), 0, width - 2)
     down, right = (row - top)[..., None], (column - left)[..., None]
