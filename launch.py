@@ -200,6 +200,7 @@ def main(argv: list[str], preemption: Preemption) -> int:
         module = importlib.import_module(f"experiments.{name}")
         from jaxface import cache, lineage, parallel, start, terminal, train
         from jaxface.data.consent import in_folder
+        from jaxface.ops import here
         from jaxface.system import Asked
         from jaxface.workdir import Workdir
 
@@ -208,6 +209,7 @@ def main(argv: list[str], preemption: Preemption) -> int:
         cache.use_compilation_cache()
         if config.quick:
             cache.compile_quickly()
+            here.write_few_ops()
         parallel.keep_memory()
         join_processes(args)
         import jax

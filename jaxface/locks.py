@@ -1,6 +1,10 @@
-"""One process at a time: a lock on an open file, which the system frees on any death."""
+"""One at a time: a process, by a lock on an open file, which the system frees on any death; a thread, where
+all want the same thing made."""
 
 import fcntl
+import functools
+import threading
+from collections.abc import Callable
 
 
 def taken(file, wait: bool) -> bool:
@@ -18,3 +22,18 @@ def taken(file, wait: bool) -> bool:
     except OSError:
         pass
     return True
+
+
+def made_once(make: Callable) -> Callable:
+    """`functools.cache` of a function without arguments, for what takes long to make.
+
+    Threads that ask while one makes it wait: `functools.cache` lets each of them make its own.
+    """
+    lock, kept = threading.Lock(), functools.cache(make)
+
+    @functools.wraps(make)
+    def made():
+        with lock:
+            return kept()
+
+    return made

@@ -5,6 +5,7 @@ device's own rows under `pmap` (axis "data"). All randomness of a step is drawn 
 example's global index, so both compilations compute the same numbers.
 """
 
+import concurrent.futures
 import contextlib
 import ctypes
 import os
@@ -173,6 +174,37 @@ def compile_step(step: Callable, mesh: Mesh, mode: str) -> Callable:
         return mapped(state, batch, resident, key)
 
     return pmapped
+
+
+def compile_aside(lowered: jax.stages.Lowered) -> Callable[[], jax.stages.Compiled]:
+    """Compiles a program in a thread while the caller goes on: XLA leaves Python alone.
+
+    Returns what waits for it, and raises what went wrong.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    compiled = pool.submit(lowered.compile)
+    pool.shutdown(wait=False)
+    return compiled.result
+
+
+def compile_step_aside(step_fn, shapes, batch, resident, key, mesh: Mesh) -> Callable[[], object]:
+    """Begins to compile what `compile_step` returned, before the state is there; else as `compile_aside`.
+
+    With one process and its CPUs alone. An accelerator's compiler tries out which kernel is the fastest, and
+    several processes must run their programs in one order: there the step is compiled when it is called.
+
+    Args:
+      shapes: of the state.
+      batch, resident, key: as the step is called with.
+    """
+    alone = jax.process_count() == 1 and jax.default_backend() == "cpu"
+    if not alone or not hasattr(step_fn, "lower"):  # under pmap it has not
+        return lambda: None
+    placed = NamedSharding(
+        mesh, P()
+    )  # as in `place_state`: else the step would be traced once more
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), shapes)
+    return compile_aside(step_fn.lower(state, batch, resident, key))
 
 
 def compiled_once(function: Callable) -> Callable:

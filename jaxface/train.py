@@ -7,6 +7,7 @@ here, in plain sight; everything below is arithmetic.
 import datetime
 import importlib.metadata
 import io
+import itertools
 import json
 import math
 import mimetypes
@@ -69,19 +70,29 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
         if system.preview:
             workdir.add_figure("reals", system.preview(), {"data": config.data})
 
-    # State: newest good checkpoint, else fresh, else fresh with the networks of --init_from.
+    # State: newest good checkpoint, else fresh, else fresh with the networks of --init_from. What makes it
+    # and the step are traced one after the other, and compiled while this goes on.
     with preemption.phase("start"), workdir.clock("start"):
         steps = num_steps(system, config)
-        init = parallel.compiled_once(system.init)
-        shapes = jax.eval_shape(init, key)
-        check_space(workdir.path, (config.keep + 1) * estimate_bytes(shapes))
-        restored = checkpoints.restore(shapes)
-        if restored is None:
-            state = parallel.to_host(init(key))
-            state = system.start_from(state) if system.start_from else state
-        else:
+        init = parallel.compiled_once(system.init).trace(key)
+        check_space(workdir.path, (config.keep + 1) * estimate_bytes(init.out_info))
+        restored = checkpoints.restore(init.out_info)
+        start = int(restored[0].step) if restored else 0
+        made = None if restored else parallel.compile_aside(init.lower())
+        step_fn = parallel.compile_step(system.train_step, mesh, config.compile)
+        batches = iter(system.batches(start, jax.process_index(), jax.process_count()))
+        if start < steps:
+            batch = next(batches)
+            batches = itertools.chain([batch], batches)
+            batch = parallel.place_batch(batch, mesh, config.compile)
+            compiling = parallel.compile_step_aside(
+                step_fn, init.out_info, batch, resident_on_device, key, mesh
+            )
+        if restored:
             state = restored[0]
-        start = int(state.step)
+        else:
+            state = parallel.to_host(made()(key))
+            state = system.start_from(state) if system.start_from else state
         state = parallel.place_state(state, mesh, config.compile)
         metrics_log = workdir.open_metrics(after_step=start)
         origin = lineage.Lineage(
@@ -129,8 +140,6 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
         return checkpoints.failure
 
     preemption.can_save(save_and_tell, checkpoints.newest)
-    step_fn = parallel.compile_step(system.train_step, mesh, config.compile)
-    batches = iter(system.batches(start, jax.process_index(), jax.process_count()))
     # A stop may have come between a step and what was due after it.
     if (
         start % config.sample_every == 0
@@ -154,6 +163,8 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
             if first and step > start:
                 preemption.offer(step, state)  # so that it is not lost while this one compiles
             with turns.of(kind), preemption.phase("compile" if first else "step"):
+                if step == start:
+                    compiling()
                 batch = parallel.place_batch(batch, mesh, config.compile)
                 state, metrics = step_fn(state, batch, resident_on_device, key)
                 if first or blocks:

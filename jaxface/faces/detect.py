@@ -12,7 +12,7 @@ import cv2
 import jax
 import numpy as np
 
-from jaxface import assets, cache
+from jaxface import assets, cache, locks
 from jaxface.models import blazeface
 
 KEYPOINTS = ("right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear")  # the subject's
@@ -76,12 +76,17 @@ def letterbox(image_u8: np.ndarray, side: int = blazeface.SIDE) -> tuple[np.ndar
     return square, scale
 
 
-@functools.cache
+def compiled(run: Callable, side: int) -> Callable[[np.ndarray], Any]:
+    """A network on the batches of `batched`, compiled here and now."""
+    batch = jax.ShapeDtypeStruct((BATCH, side, side, 3), np.uint8)
+    return jax.jit(run, compiler_options=cache.OPTIMIZED).lower(batch).compile()
+
+
+@locks.made_once
 def _network() -> Callable[[np.ndarray], Any]:
-    """uint8 [N, 256, 256, 3] -> boxes, scores; compiled once."""
+    """uint8 [BATCH, 256, 256, 3] -> boxes, scores."""
     net = blazeface.from_state_dict({}, assets.load("face_detection_back_f16"))
-    run = lambda x: net.apply(x.astype("float32") / 127.5 - 1)
-    return jax.jit(run, compiler_options=cache.OPTIMIZED)
+    return compiled(lambda x: net.apply(x.astype("float32") / 127.5 - 1), blazeface.SIDE)
 
 
 @functools.cache

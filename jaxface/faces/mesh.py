@@ -6,15 +6,13 @@ so in a single picture too, which halves how much the points move when the pictu
 "Left" and "right" are the subject's own, as in MediaPipe.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxface import assets, cache
-from jaxface.faces.detect import Detection, batched
+from jaxface import assets, locks
+from jaxface.faces.detect import Detection, batched, compiled
 from jaxface.faces.resample import resample
 from jaxface.models import facemesh
 
@@ -120,9 +118,8 @@ def _turn(along: np.ndarray) -> np.ndarray:
     return np.array([[x, -y], [y, x]])
 
 
-@functools.cache
+@locks.made_once
 def _network() -> Callable[[np.ndarray], Any]:
-    """uint8 [N, 192, 192, 3] -> points, logits; compiled once."""
+    """uint8 [BATCH, 192, 192, 3] -> points, logits."""
     net = facemesh.from_state_dict({}, assets.load("face_landmark_f16"))
-    run = lambda x: net.apply(x.astype("float32") / 255)
-    return jax.jit(run, compiler_options=cache.OPTIMIZED)
+    return compiled(lambda x: net.apply(x.astype("float32") / 255), facemesh.SIDE)

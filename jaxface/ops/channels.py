@@ -13,13 +13,13 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxface.ops.here import on_cpu
+from jaxface.ops.here import for_cpu
 
 _LARGE = 2**14  # numbers; the ops for fewer take longer to start than to run
 
 
 def _by_products(shape, lead: int) -> bool:
-    return on_cpu(shape) and len(shape) >= lead + 2 and math.prod(shape) >= _LARGE
+    return for_cpu(shape) and len(shape) >= lead + 2 and math.prod(shape) >= _LARGE
 
 
 def total(x: jax.Array, lead: int = 0) -> jax.Array:

@@ -1,7 +1,8 @@
 """Convolution in the form that is fastest where it runs.
 
 `convolution` stands where `jax.lax.conv_general_dilated` would, `correlate` where one is differentiated
-twice, and `transposed` is the transpose to an image. On accelerators all are lax's. XLA on CPU is as good as
+twice, and `transposed` is the transpose to an image. On accelerators, and where few ops are asked for
+(`here`), all are lax's. XLA on CPU is as good as
 any at dense convolutions of large images, and several times slower at the rest, above all at what JAX makes
 of gradients. There
 
@@ -28,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxface.ops import winograd
-from jaxface.ops.here import on_cpu
+from jaxface.ops.here import for_cpu
 from jaxface.ops.materialize import materialize
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -78,11 +79,7 @@ def convolution(
     dense = x.ndim == 4 and feature_group_count == 1
     dense &= all(d is None or set(d) == {1} for d in (lhs_dilation, rhs_dilation))
     numbers = functools.partial(jax.lax.conv_dimension_numbers, x.shape, kernel.shape)
-    if (
-        not dense
-        or numbers(dimension_numbers) != numbers(DIMENSIONS)
-        or jax.default_backend() != "cpu"
-    ):
+    if not dense or numbers(dimension_numbers) != numbers(DIMENSIONS) or not for_cpu(x.shape):
         return jax.lax.conv_general_dilated(
             x,
             kernel,
@@ -159,7 +156,7 @@ def _form(geometry: _Geometry, n: int, inputs: int, outputs: int, dtype) -> str:
     """
     if geometry.kernel == geometry.stride == (1, 1) and not any(map(any, geometry.padding)):
         return "product"
-    if not on_cpu((n,)):
+    if not for_cpu((n,)):
         return "lax"
     pixels, kernel = n * math.prod(geometry.result), math.prod(geometry.kernel) * inputs * outputs
     direct = pixels * kernel  # multiplications
@@ -279,7 +276,7 @@ def _lax(geometry, x, kernel):
 
 
 def _lax_to_kernel(geometry, x, g):
-    if jax.default_backend() == "cpu":
+    if for_cpu(x.shape):
         # XLA brings the image into another order first. With padding, or with what made the image, inside
         # that op it takes 5 to 7 times as long; with padding of 2 and more inside the convolution 30 times.
         x = materialize(_padded(x, geometry.padding))

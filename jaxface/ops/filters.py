@@ -7,7 +7,8 @@ each axis is filtered alone, each output phase reads only the samples that are n
 gradient is written by hand: the adjoint of upsample-filter-downsample is the same operation with
 the two factors exchanged and the filter reversed, so it can be differentiated any number of times
 (in reverse mode; there is no forward mode). A filter that is a traced value, as in a blur that
-fades during training, is applied as a matrix product instead.
+fades during training, is applied as a matrix product instead, as are all where few ops are asked for:
+two in place of three for each tap.
 
 Images are [N, H, W, C] of any float type; taps are applied in at least float32.
 """
@@ -25,6 +26,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxface.ops import channels
 from jaxface.ops.conv import correlate
+from jaxface.ops.here import in_few_ops
 
 # What policies of `jax.checkpoint` call the convolution of `modulated_conv2d`.
 CONVOLVED = "convolved"
@@ -197,15 +199,19 @@ _fir.defvjp(
 )
 
 
-def _fir_traced(x: jax.Array, taps: jax.Array, spec: _Fir) -> jax.Array:
-    """The same for taps that are a traced value: a product with the banded matrix they form."""
+def _as_product(x: jax.Array, taps, spec: _Fir) -> jax.Array:
+    """The same as a product with the banded matrix that the taps form, NumPy's or a traced value."""
+    xp = jnp if isinstance(taps, jax.core.Tracer) else np
     i, o = np.arange(spec.n_in), np.arange(spec.n_out)
     k = i[None, :] * spec.up + spec.offset - o[:, None] * spec.down
     inside = (k >= 0) & (k < len(taps))
     exact = jnp.promote_types(x.dtype, jnp.float32)
-    matrix = jnp.where(inside, taps.astype(exact)[np.clip(k, 0, len(taps) - 1)], 0)
-    y = jnp.tensordot(matrix, x.astype(exact), (1, spec.axis), precision=jax.lax.Precision.HIGHEST)
-    return jnp.moveaxis(y, 0, spec.axis).astype(x.dtype)
+    matrix = xp.where(inside, taps.astype(exact)[np.clip(k, 0, len(taps) - 1)], xp.zeros([], exact))
+    over = (((1,), (spec.axis,)), ((), ()))
+    y = jax.lax.dot_general(matrix, x.astype(exact), over, precision=jax.lax.Precision.HIGHEST)
+    order = list(range(1, x.ndim))
+    order.insert(spec.axis, 0)
+    return jax.lax.transpose(y, order).astype(x.dtype)
 
 
 def _filter_axis(x, taps, up, down, pad, axis, second):
@@ -219,7 +225,7 @@ def _filter_axis(x, taps, up, down, pad, axis, second):
             f"{n_in} pixels, up {up}, padding {pad} are fewer than the {len(taps)} filter taps"
         )
     spec = _Fir(() if traced else tuple(taps.tolist()), up, down, pad[0], n_in, n_out, axis, second)
-    return _fir_traced(x, taps, spec) if traced else _fir(x, spec)
+    return _as_product(x, taps, spec) if traced or in_few_ops() else _fir(x, spec)
 
 
 @functools.lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ filter that made the image inside it, 2 ms from an image that is there (jaxlib 0
 import jax
 import jax.numpy as jnp
 
-from jaxface.ops.here import on_cpu
+from jaxface.ops.here import for_cpu
 
 _LARGE = 2**16  # numbers; fewer stay in cache, and one op more takes longer to start
 
@@ -21,7 +21,7 @@ def materialize(x: jax.Array) -> jax.Array:
 
     Any shape, floating or integer. The cotangent is not materialized.
     """
-    return _materialize(x) if on_cpu(x.shape) and x.size >= _LARGE else x
+    return _materialize(x) if for_cpu(x.shape) and x.size >= _LARGE else x
 
 
 @jax.custom_vjp

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxface.ops.here import on_cpu
+from jaxface.ops.here import for_cpu
 from jaxface.ops.materialize import materialize
 
 
@@ -22,7 +22,7 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Ar
     What is outside never is the largest. Where numbers of a window are equal, the gradient goes to the first
     of them, as it does in XLA. In reverse mode only, on CPU.
     """
-    if not on_cpu(x.shape) or window <= stride:
+    if not for_cpu(x.shape) or window <= stride:
         pads = ((padding, padding),) * 2
         return nn.max_pool(x, (window, window), (stride, stride), pads)
     return _max_pool(x, x.shape[1:3], window, stride, padding)

@@ -6,12 +6,11 @@ the same place of every face.
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 from scipy import sparse
 
-from jaxface import assets
+from jaxface import assets, locks
 from jaxface.phantom.raster import rasterize
 
 SKIN, LEFT_EYE, RIGHT_EYE, HELPER_HAIR, UPPER_TEETH, LOWER_TEETH, TONGUE, CURTAIN, CLOTH = range(9)
@@ -39,7 +38,7 @@ class Head:
     sky: np.ndarray  # [V] share of even light from all around that reaches a vertex
 
 
-@functools.cache
+@locks.made_once
 def load() -> Head:
     """Reads, refines and shades the mesh; takes about 2 s, once a process."""
     pack = assets.load("mh_head_cc0")

@@ -9,11 +9,11 @@ linear mix of the three colors must show that the pigment is still in there.
 """
 
 import dataclasses
-import functools
 
 import cv2
 import numpy as np
 
+from jaxface import locks
 from jaxface.phantom import head as heads
 from jaxface.phantom.people import Subject
 from jaxface.phantom.render import Sight
@@ -42,7 +42,7 @@ class Marks:
     seed: int
 
 
-@functools.cache
+@locks.made_once
 def _skin() -> tuple[np.ndarray, np.ndarray]:
     """Triangles of the face that marks lie on, and the chance of each: area, more on the cheeks."""
     head = heads.load()
@@ -149,7 +149,7 @@ def densities(marks: Marks, seen: Sight, size: int) -> tuple[np.ndarray, np.ndar
     return total * skin[..., None], pigment, skin
 
 
-@functools.cache
+@locks.made_once
 def _relief() -> np.ndarray:
     """Tileable [1024, 1024] of unit deviation: small pits of about 1 to 2 px among fine lines."""
     rng = np.random.default_rng(20210115)
