@@ -1,5 +1,7 @@
 """Turns, scales and mirrors patches that were cut with some room around them."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -10,8 +12,8 @@ ANGLE, SCALE = 10.0, 0.1  # largest turn in degrees, largest change of scale
 
 def window_for(patch: int) -> int:
     """Side of the window that a patch needs around its center for every turn and scale; even."""
-    turn = jnp.deg2rad(ANGLE)
-    side = patch * float(jnp.cos(turn) + jnp.sin(turn)) / (1 - SCALE)
+    turn = math.radians(ANGLE)
+    side = patch * (math.cos(turn) + math.sin(turn)) / (1 - SCALE)
     return 2 * int(-(-side // 2)) + 2
 
 

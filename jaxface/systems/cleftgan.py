@@ -480,10 +480,10 @@ def build(config: Config, start=None) -> System:
                 + (f"the labels {', '.join(SIDES)}." if config.condition_on else "no labels.")
             )
         for first in range(0, number, EVAL_BATCH):
-            examples, label = jnp.arange(first, first + EVAL_BATCH), None
+            examples, label = np.arange(first, first + EVAL_BATCH), None
             if config.condition_on:
-                one = jnp.full_like(examples, SIDES.index(side)) if side else examples % len(SIDES)
-                label = jax.nn.one_hot(one, len(SIDES))
+                one = np.full_like(examples, SIDES.index(side)) if side else examples % len(SIDES)
+                label = np.eye(len(SIDES), dtype=np.float32)[one]
             yield styles(ema, key, examples, label, truncation, cutoff)
 
     def generate(ema, key, number, **settings):
