@@ -63,7 +63,7 @@ def test_a_run_waits_for_nothing_that_only_its_end_needs():
 
 
 def test_quick_runs_are_compiled_without_optimization(monkeypatch):
-    """Tiny scales are, and what a user has set himself stays."""
+    """Tiny scales are, written in few ops too, and what a user has set himself stays."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2 --xla_dump_to=here")
     cache.compile_quickly()
     flags = os.environ["XLA_FLAGS"].split()
@@ -73,9 +73,10 @@ def test_quick_runs_are_compiled_without_optimization(monkeypatch):
     code = (
         "import os, launch; from calm import Calm;"
         "launch.guarded(['launch.py', '--experiment=cleftgan:SCALE', '--dry_run'], Calm());"
-        "print('level=0' in os.environ['XLA_FLAGS'])"
+        "from jaxface.ops import here;"
+        "print('level=0' in os.environ['XLA_FLAGS'], here.in_few_ops())"
     )
-    for scale, quick in (("tiny", "True"), ("demo", "False")):
+    for scale, quick in (("tiny", "True True"), ("demo", "False False")):
         done = subprocess.run(
             [sys.executable, "-c", code.replace("SCALE", scale)],
             cwd=ROOT,

@@ -184,6 +184,34 @@ def test_unknown_compilation_is_refused():
         parallel.compile_step(lambda *a, **k: a, parallel.make_mesh(), "pjit")
 
 
+def test_a_step_that_was_compiled_aside_is_not_traced_again():
+    """A state as `place_state` makes it fits the program that was compiled from shapes alone."""
+    traced = []
+
+    def step(state, batch, key, *, axis=None):
+        traced.append(1)
+        return jax.tree.map(lambda x: x + batch["x"].sum(), state), {}
+
+    mesh, key = parallel.make_mesh(), jax.random.key(0)
+    state = {"w": np.zeros([3], np.float32), "n": np.zeros([], np.float32)}
+    batch = parallel.place_batch({"x": np.arange(8.0, dtype=np.float32)}, mesh)
+    step_fn = parallel.compile_step(step, mesh, "jit")
+    shapes = jax.eval_shape(lambda: state)
+    parallel.compile_step_aside(step_fn, shapes, batch, {}, key, mesh)()
+    new, _ = step_fn(parallel.place_state(state, mesh), batch, {}, key)
+    assert len(traced) == 1 and new["n"] == 28
+
+
+def test_what_goes_wrong_aside_is_told():
+    def fails(x):
+        raise RuntimeError("out of memory")
+
+    lowered = types.SimpleNamespace(compile=lambda: fails(1))
+    wait = parallel.compile_aside(lowered)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        wait()
+
+
 def test_resident_rows_replace_the_index():
     step = lambda state, batch, key, *, axis=None: (state + batch["x"].sum(), {"y": batch["y"]})
     mesh = parallel.make_mesh()

@@ -6,7 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxface.ops import filters
+from jaxface.ops import filters, here
+
+
+@pytest.fixture(params=["by phases", "in few ops"])
+def form(request, monkeypatch):
+    """Both forms of a filter that is known when the program is traced."""
+    monkeypatch.setattr(here, "_in_few_ops", request.param == "in few ops")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +47,7 @@ def test_golden_filter_design():
     assert checked > 100
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("i", range(11))
 def test_golden_filtered_lrelu(ops, i):
     meta = dict(ops["meta"]["filtered_lrelu"][i])
@@ -61,6 +68,7 @@ def test_golden_filtered_lrelu(ops, i):
     golden.assert_close(gb, a["gb"], 1e-5, "gb")
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("i", range(9))
 def test_golden_upfirdn2d(ops, i):
     meta = dict(ops["meta"]["upfirdn2d"][i])
@@ -185,6 +193,7 @@ CASES = [  # filter, up, down, padding, flip
 ]
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("case", CASES)
 def test_resampling_and_both_derivatives_in_float64(case):
     f, up, down, padding, flip = case
@@ -225,6 +234,7 @@ def test_traced_taps_equal_constant_ones_and_have_a_gradient():
         jax.jit(run)(x, np.ones((2, 2), np.float32))
 
 
+@pytest.mark.usefixtures("form")
 def test_vmap_and_bfloat16():
     x = RNG.standard_normal((2, 3, 6, 5, 4)).astype(np.float32)
     f = filters.design_lowpass_filter(12, 2, 12, 32)
@@ -234,6 +244,16 @@ def test_vmap_and_bfloat16():
     half = run(x[0].astype(jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
     golden.assert_close(half, together[0], 0.02)
+
+
+def test_few_ops_are_few(monkeypatch):
+    """A pass over each axis is a product and a transposition."""
+    f = filters.design_lowpass_filter(12, 2, 12, 32)
+    shape = jax.ShapeDtypeStruct((2, 8, 8, 3), np.float32)
+    ops = lambda: str(jax.make_jaxpr(lambda x: filters.upfirdn2d(x, f, 2))(shape)).count(" = ")
+    many = ops()
+    monkeypatch.setattr(here, "_in_few_ops", True)
+    assert ops() == 4 and many > 40
 
 
 def test_too_small_an_image_is_refused():

@@ -11,6 +11,7 @@ from steps import compiled, leaves_differ
 from experiments import cleftgan as experiment
 from jaxface.data import pipeline
 from jaxface.errors import UserError
+from jaxface.ops import here
 from jaxface.systems import cleftgan
 
 TINY = dataclasses.replace(
@@ -59,6 +60,21 @@ def test_same_inputs_same_bits_and_every_part_moves(tiny):
     for part in ("generator']['synthesis", "generator']['mapping", "discriminator", "w_avg"):
         assert part in moved
     assert first.step == 1 and np.isfinite(metrics["loss/generator"])
+
+
+def test_a_step_in_few_ops_is_the_same_step(augmented, monkeypatch):
+    """What quick runs are made of: matrix products as filters, lax's convolutions, plain sums."""
+    _, state, step, key = augmented
+    batch = batch_of(AUGMENTED)
+    state = state.replace(control=state.control | {"augment_p": jnp.float32(0.5)})
+    monkeypatch.setattr(here, "_in_few_ops", True)
+    few = jax.jit(cleftgan.build(AUGMENTED).train_step).lower(state, batch, key)
+    monkeypatch.undo()
+    many = step.lower(state, batch, key)
+    assert few.as_text().count("\n") < 0.7 * many.as_text().count("\n")
+    (_, a), (_, b) = few.compile()(state, batch, key), step(state, batch, key)
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=2e-4, atol=1e-5, err_msg=name)
 
 
 def test_ema_halves_the_distance_in_its_half_life(tiny, strong):
