@@ -8,7 +8,7 @@ the same place of every face.
 import dataclasses
 
 import numpy as np
-from scipy import sparse
+import scipy  # its parts are loaded when they are asked for
 
 from jaxface import assets, locks
 from jaxface.phantom.raster import rasterize
@@ -28,9 +28,9 @@ class Head:
     rest: np.ndarray  # [V, 3]
     faces: np.ndarray  # int [F, 3]
     groups: np.ndarray  # int [F]
-    targets: sparse.csr_matrix  # [V * 3, K] displacement at full strength
+    targets: "scipy.sparse.csr_matrix"  # [V * 3, K] displacement at full strength
     names: dict[str, int]  # of the targets
-    incidence: sparse.csr_matrix  # [V, F]: 1 where a triangle has the vertex
+    incidence: "scipy.sparse.csr_matrix"  # [V, F]: 1 where a triangle has the vertex
     curtain: slice  # vertices of long hair
     cloth: slice  # vertices of the clothing
     directions: np.ndarray  # [D, 3] unit vectors
@@ -76,13 +76,13 @@ def load() -> Head:
 
     ones = np.ones(faces.size, np.float32)
     owner = np.repeat(np.arange(len(faces)), 3)
-    incidence = sparse.csr_matrix((ones, (faces.ravel(), owner)), shape=(start, len(faces)))
+    incidence = scipy.sparse.csr_matrix((ones, (faces.ravel(), owner)), shape=(start, len(faces)))
     directions = _directions(NUM_DIRECTIONS)
     typical = rest + _typical(targets, names)
     visible = _bake(typical, faces, groups, directions)
     facing = np.clip(_normals(typical, faces, incidence) @ directions.T, 0, None)
     sky = (visible * facing).sum(1) / np.maximum(facing.sum(1), 1e-6)
-    flat = sparse.csr_matrix(targets.reshape(len(names), -1).T)
+    flat = scipy.sparse.csr_matrix(targets.reshape(len(names), -1).T)
     return Head(
         rest, faces, groups, flat, names, incidence, *parts, directions, visible,
         sky.astype(np.float32),
@@ -153,7 +153,7 @@ def _subdivide(faces, groups, chosen, num_vertices):
     columns = np.concatenate([np.arange(num_vertices), unique[:, 0], unique[:, 1]])
     values = np.concatenate([np.ones(num_vertices), np.full(2 * len(unique), 0.5)])
     shape = (num_vertices + len(unique), num_vertices)
-    matrix = sparse.csr_matrix((values.astype(np.float32), (rows, columns)), shape=shape)
+    matrix = scipy.sparse.csr_matrix((values.astype(np.float32), (rows, columns)), shape=shape)
     faces = np.concatenate([faces[~chosen], new])
     return faces, np.concatenate([groups[~chosen], np.tile(groups[chosen], 4)]), matrix
 
