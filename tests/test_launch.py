@@ -55,7 +55,7 @@ def test_a_run_waits_for_nothing_that_only_its_end_needs():
     """Drawing and statistics are a third of what there is to import."""
     code = (
         "import sys; from experiments import cleftgan, edema_pretrain, uvphoto; from jaxface import train;"
-        "late = {'matplotlib', 'scipy.stats', 'scipy.sparse', 'sklearn', 'skimage.metrics'};"
+        "late = {'matplotlib', 'scipy.stats', 'scipy.sparse', 'scipy.spatial', 'sklearn', 'skimage.metrics'};"
         "assert not late & set(sys.modules), late & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from scipy import sparse, spatial
+import scipy
 
 NEAR = 3 / 750  # face widths between the centroids of spots that are taken for the same
 
@@ -47,11 +47,11 @@ def match(found: np.ndarray, truth: np.ndarray, region: np.ndarray, face_width: 
     a, b = (_centroids(spots & region) for spots in (found, truth))
     if not (len(a) and len(b)):
         return Matches(0, len(a), len(b))
-    near = spatial.KDTree(a).query_ball_tree(spatial.KDTree(b), NEAR * face_width)
+    near = scipy.spatial.KDTree(a).query_ball_tree(scipy.spatial.KDTree(b), NEAR * face_width)
     ends = np.cumsum([0, *map(len, near)])
     columns = np.concatenate([np.asarray(row, np.int32) for row in near])
-    graph = sparse.csr_array((np.ones(len(columns)), columns, ends), shape=(len(a), len(b)))
-    pairs = sparse.csgraph.maximum_bipartite_matching(graph, perm_type="column")
+    graph = scipy.sparse.csr_array((np.ones(len(columns)), columns, ends), shape=(len(a), len(b)))
+    pairs = scipy.sparse.csgraph.maximum_bipartite_matching(graph, perm_type="column")
     return Matches(int((pairs >= 0).sum()), len(a), len(b))
 
 
