@@ -176,35 +176,35 @@ def compile_step(step: Callable, mesh: Mesh, mode: str) -> Callable:
     return pmapped
 
 
+def lower_step(step_fn, shapes, batch, resident, key, mesh: Mesh) -> jax.stages.Lowered | None:
+    """What `compile_step` returned, traced before its state is there, for `compile_aside`.
+
+    None but for one process with its CPUs: an accelerator's compiler tries out which kernel is the fastest
+    and must not be disturbed, and several processes must run their programs in one order. There, as under
+    pmap, the step is compiled when it is called.
+
+    Args:
+      shapes: of the state.
+      batch, resident, key: as the step will be called with.
+    """
+    alone = jax.process_count() == 1 and jax.default_backend() == "cpu"
+    if not alone or not hasattr(step_fn, "lower"):
+        return None
+    placed = NamedSharding(mesh, P())  # as `place_state` does, or the call would trace once more
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), shapes)
+    return step_fn.lower(state, batch, resident, key)
+
+
 def compile_aside(lowered: jax.stages.Lowered) -> Callable[[], jax.stages.Compiled]:
     """Compiles a program in a thread while the caller goes on: XLA leaves Python alone.
 
-    Returns what waits for it, and raises what went wrong.
+    Returns what waits for it, and raises what went wrong. A call of the function that was lowered finds the
+    program.
     """
     pool = concurrent.futures.ThreadPoolExecutor(1)
     compiled = pool.submit(lowered.compile)
     pool.shutdown(wait=False)
     return compiled.result
-
-
-def compile_step_aside(step_fn, shapes, batch, resident, key, mesh: Mesh) -> Callable[[], object]:
-    """Begins to compile what `compile_step` returned, before the state is there; else as `compile_aside`.
-
-    With one process and its CPUs alone. An accelerator's compiler tries out which kernel is the fastest, and
-    several processes must run their programs in one order: there the step is compiled when it is called.
-
-    Args:
-      shapes: of the state.
-      batch, resident, key: as the step is called with.
-    """
-    alone = jax.process_count() == 1 and jax.default_backend() == "cpu"
-    if not alone or not hasattr(step_fn, "lower"):  # under pmap it has not
-        return lambda: None
-    placed = NamedSharding(
-        mesh, P()
-    )  # as in `place_state`: else the step would be traced once more
-    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), shapes)
-    return compile_aside(step_fn.lower(state, batch, resident, key))
 
 
 def compiled_once(function: Callable) -> Callable:

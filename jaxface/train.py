@@ -70,8 +70,8 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
         if system.preview:
             workdir.add_figure("reals", system.preview(), {"data": config.data})
 
-    # State: newest good checkpoint, else fresh, else fresh with the networks of --init_from. What makes it
-    # and the step are traced one after the other, and compiled while this goes on.
+    # State: newest good checkpoint, else fresh, else fresh with the networks of --init_from. What makes it is
+    # compiled while the step is traced, and the step while the first pictures are drawn.
     with preemption.phase("start"), workdir.clock("start"):
         steps = num_steps(system, config)
         init = parallel.compiled_once(system.init).trace(key)
@@ -81,11 +81,12 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
         made = None if restored else parallel.compile_aside(init.lower())
         step_fn = parallel.compile_step(system.train_step, mesh, config.compile)
         batches = iter(system.batches(start, jax.process_index(), jax.process_count()))
+        lowered = None
         if start < steps:
             batch = next(batches)
             batches = itertools.chain([batch], batches)
             batch = parallel.place_batch(batch, mesh, config.compile)
-            compiling = parallel.compile_step_aside(
+            lowered = parallel.lower_step(
                 step_fn, init.out_info, batch, resident_on_device, key, mesh
             )
         if restored:
@@ -93,6 +94,7 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
         else:
             state = parallel.to_host(made()(key))
             state = system.start_from(state) if system.start_from else state
+        compiling = parallel.compile_aside(lowered) if lowered else None
         state = parallel.place_state(state, mesh, config.compile)
         metrics_log = workdir.open_metrics(after_step=start)
         origin = lineage.Lineage(
@@ -163,7 +165,7 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
             if first and step > start:
                 preemption.offer(step, state)  # so that it is not lost while this one compiles
             with turns.of(kind), preemption.phase("compile" if first else "step"):
-                if step == start:
+                if compiling and step == start:
                     compiling()
                 batch = parallel.place_batch(batch, mesh, config.compile)
                 state, metrics = step_fn(state, batch, resident_on_device, key)

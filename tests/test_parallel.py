@@ -197,7 +197,7 @@ def test_a_step_that_was_compiled_aside_is_not_traced_again():
     batch = parallel.place_batch({"x": np.arange(8.0, dtype=np.float32)}, mesh)
     step_fn = parallel.compile_step(step, mesh, "jit")
     shapes = jax.eval_shape(lambda: state)
-    parallel.compile_step_aside(step_fn, shapes, batch, {}, key, mesh)()
+    parallel.compile_aside(parallel.lower_step(step_fn, shapes, batch, {}, key, mesh))()
     new, _ = step_fn(parallel.place_state(state, mesh), batch, {}, key)
     assert len(traced) == 1 and new["n"] == 28
 

@@ -2,9 +2,8 @@
 
 `convolution` stands where `jax.lax.conv_general_dilated` would, `correlate` where one is differentiated
 twice, and `transposed` is the transpose to an image. On accelerators, and where few ops are asked for
-(`here`), all are lax's. XLA on CPU is as good as
-any at dense convolutions of large images, and several times slower at the rest, above all at what JAX makes
-of gradients. There
+(`here`), all are lax's. XLA on CPU is as good as any at dense convolutions of large images, and several times
+slower at the rest, above all at what JAX makes of gradients. There
 
 - a kernel of one pixel is a matrix product;
 - for few pixels the image becomes a matrix, of which a row is what the kernel meets at a pixel ("columns", as
