@@ -209,7 +209,6 @@ def main(argv: list[str], preemption: Preemption) -> int:
         cache.use_compilation_cache()
         if config.quick:
             cache.compile_quickly()
-            here.write_few_ops()
         parallel.keep_memory()
         join_processes(args)
         import jax
@@ -243,23 +242,24 @@ def main(argv: list[str], preemption: Preemption) -> int:
     networks, about["start"] = start.read(config.init_from, gate=gate)
     system = module.build(config, networks)
     workdir = Workdir(workdir_path, writes=jax.process_index() == 0, gate=gate)
-    if args.dry_run:
-        return train.dry_run(system, config, workdir)
-    if args.mode == "evaluate":
-        return train.evaluate(system, config, workdir, preemption, args.images)
-    if args.mode == "export":
-        return train.export(system, config, workdir)
-    if args.input:
-        return train.read_input(system, config, workdir, pathlib.Path(args.input))
-    if args.mode == "sample":
-        asked = Asked(args.show, args.seed, args.num, args.label)
-        return train.sample(system, config, workdir, asked)
-    status = train.train(system, config, workdir, preemption, about)
-    if status == 0:
-        next_steps = getattr(module, "NEXT", {}).get(scale)
-        if next_steps:
-            print(next_steps.format(workdir=workdir_path))
-    return status
+    with here.in_few_ops(config.quick):
+        if args.dry_run:
+            return train.dry_run(system, config, workdir)
+        if args.mode == "evaluate":
+            return train.evaluate(system, config, workdir, preemption, args.images)
+        if args.mode == "export":
+            return train.export(system, config, workdir)
+        if args.input:
+            return train.read_input(system, config, workdir, pathlib.Path(args.input))
+        if args.mode == "sample":
+            asked = Asked(args.show, args.seed, args.num, args.label)
+            return train.sample(system, config, workdir, asked)
+        status = train.train(system, config, workdir, preemption, about)
+        if status == 0:
+            next_steps = getattr(module, "NEXT", {}).get(scale)
+            if next_steps:
+                print(next_steps.format(workdir=workdir_path))
+        return status
 
 
 def guarded(argv: list[str], preemption) -> int:

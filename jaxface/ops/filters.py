@@ -26,7 +26,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxface.ops import channels
 from jaxface.ops.conv import correlate
-from jaxface.ops.here import in_few_ops
+from jaxface.ops.here import few_ops
 
 # What policies of `jax.checkpoint` call the convolution of `modulated_conv2d`.
 CONVOLVED = "convolved"
@@ -225,7 +225,7 @@ def _filter_axis(x, taps, up, down, pad, axis, second):
             f"{n_in} pixels, up {up}, padding {pad} are fewer than the {len(taps)} filter taps"
         )
     spec = _Fir(() if traced else tuple(taps.tolist()), up, down, pad[0], n_in, n_out, axis, second)
-    return _as_product(x, taps, spec) if traced or in_few_ops() else _fir(x, spec)
+    return _as_product(x, taps, spec) if traced or few_ops() else _fir(x, spec)
 
 
 @functools.lru_cache(maxsize=256)

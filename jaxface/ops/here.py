@@ -1,22 +1,29 @@
 """What a program that is being traced should be written for."""
 
+import contextlib
+import contextvars
+
 import jax
 
-_in_few_ops = False
+_FEW_OPS = contextvars.ContextVar("few_ops", default=False)
 
 
-def write_few_ops() -> None:
-    """Programs are written in few ops from here on, not in those that are fastest; call before one is traced.
+@contextlib.contextmanager
+def in_few_ops(wanted: bool = True):
+    """Says that what is traced inside should be of few ops, not of those that are fastest.
 
     For runs that end before a fast program would have been traced and compiled.
     """
-    global _in_few_ops
-    _in_few_ops = True
+    token = _FEW_OPS.set(wanted)
+    try:
+        yield
+    finally:
+        _FEW_OPS.reset(token)
 
 
-def in_few_ops() -> bool:
-    """Whether `write_few_ops` was called."""
-    return _in_few_ops
+def few_ops() -> bool:
+    """Whether they should be few."""
+    return _FEW_OPS.get()
 
 
 def for_cpu(shape) -> bool:
@@ -25,4 +32,4 @@ def for_cpu(shape) -> bool:
     Not in a program that is exported, for batches of any size and machines of any kind.
     """
     whole = all(isinstance(size, int) for size in shape)
-    return jax.default_backend() == "cpu" and whole and not _in_few_ops
+    return jax.default_backend() == "cpu" and whole and not few_ops()

@@ -62,14 +62,13 @@ def test_same_inputs_same_bits_and_every_part_moves(tiny):
     assert first.step == 1 and np.isfinite(metrics["loss/generator"])
 
 
-def test_a_step_in_few_ops_is_the_same_step(augmented, monkeypatch):
+def test_a_step_in_few_ops_is_the_same_step(augmented):
     """What quick runs are made of: matrix products as filters, lax's convolutions, plain sums."""
     _, state, step, key = augmented
     batch = batch_of(AUGMENTED)
     state = state.replace(control=state.control | {"augment_p": jnp.float32(0.5)})
-    monkeypatch.setattr(here, "_in_few_ops", True)
-    few = jax.jit(cleftgan.build(AUGMENTED).train_step).lower(state, batch, key)
-    monkeypatch.undo()
+    with here.in_few_ops():
+        few = jax.jit(cleftgan.build(AUGMENTED).train_step).lower(state, batch, key)
     many = step.lower(state, batch, key)
     assert few.as_text().count("\n") < 0.7 * many.as_text().count("\n")
     (_, a), (_, b) = few.compile()(state, batch, key), step(state, batch, key)
