@@ -28,6 +28,7 @@ from flax.core import FrozenDict
 
 from jaxface.errors import nearest
 from jaxface.ops.filters import CONVOLVED, design_lowpass_filter, filtered_lrelu, modulated_conv2d
+from jaxface.ops.here import few_ops
 
 _EXACT = jax.lax.Precision.HIGHEST  # for small products, which set the scale of everything after
 
@@ -442,9 +443,11 @@ class SynthesisNetwork(nn.Module):
         plan = self.plan
         # Filters are cheap beside the memory that their finer signals take until the backward pass.
         kept = jax.checkpoint_policies.save_only_these_names(CONVOLVED)
-        layer_type = nn.remat(
-            SynthesisLayer, static_argnums=(3, 4), policy=None if self.remat else kept
-        )
+        layer_type = SynthesisLayer
+        if not few_ops():
+            layer_type = nn.remat(
+                SynthesisLayer, static_argnums=(3, 4), policy=None if self.remat else kept
+            )
         x = SynthesisInput(
             plan.input_channels,
             plan.input_size,
