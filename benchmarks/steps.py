@@ -11,7 +11,6 @@ the plain MoCo beside it does not; two examples are the least that uvphoto takes
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from unittest import mock
 
@@ -50,9 +49,8 @@ def _compiled(lowered: Callable, batches: list[dict]) -> Iterator:
     if jax.default_backend() == "cpu":
         yield from (lowered(batch).compile() for batch in batches)
         return
-    traced = [lowered(batch) for batch in batches]
-    with ThreadPoolExecutor() as pool:
-        yield from pool.map(lambda one: one.compile(), traced)
+    programs = [parallel.compile_aside(lowered(batch)) for batch in batches]
+    yield from (program() for program in programs)
 
 
 def training(make: Callable[[RunConfig], Run], config: RunConfig) -> Work:

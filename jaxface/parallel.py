@@ -185,14 +185,15 @@ def lower_step(step_fn, shapes, batch, resident, key, mesh: Mesh) -> jax.stages.
 
     Args:
       shapes: of the state.
-      batch, resident, key: as the step will be called with.
+      batch: this process's rows, not placed yet.
+      resident, key: as the step will be called with.
     """
     alone = jax.process_count() == 1 and jax.default_backend() == "cpu"
     if not alone or not hasattr(step_fn, "lower"):
         return None
     placed = NamedSharding(mesh, P())  # as `place_state` does, or the call would trace once more
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), shapes)
-    return step_fn.lower(state, batch, resident, key)
+    return step_fn.lower(state, place_batch(batch, mesh), resident, key)
 
 
 def compile_aside(lowered: jax.stages.Lowered) -> Callable[[], jax.stages.Compiled]:

@@ -85,7 +85,6 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
         if start < steps:
             batch = next(batches)
             batches = itertools.chain([batch], batches)
-            batch = parallel.place_batch(batch, mesh, config.compile)
             lowered = parallel.lower_step(
                 step_fn, init.out_info, batch, resident_on_device, key, mesh
             )
@@ -157,6 +156,9 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
     step, since, numbers, compiled = start, time.monotonic(), {}, set()
     turns = parallel.Turns()
     with Progress("training", steps, start) as progress:
+        if compiling:
+            with preemption.phase("compile"):
+                compiling()
         while step < steps:
             batch = next(batches)
             kind = frozenset(batch)  # a batch of another structure is another program
@@ -165,8 +167,6 @@ def train(system: System, config: RunConfig, workdir: Workdir, preemption, about
             if first and step > start:
                 preemption.offer(step, state)  # so that it is not lost while this one compiles
             with turns.of(kind), preemption.phase("compile" if first else "step"):
-                if compiling and step == start:
-                    compiling()
                 batch = parallel.place_batch(batch, mesh, config.compile)
                 state, metrics = step_fn(state, batch, resident_on_device, key)
                 if first or blocks:

@@ -194,11 +194,12 @@ def test_a_step_that_was_compiled_aside_is_not_traced_again():
 
     mesh, key = parallel.make_mesh(), jax.random.key(0)
     state = {"w": np.zeros([3], np.float32), "n": np.zeros([], np.float32)}
-    batch = parallel.place_batch({"x": np.arange(8.0, dtype=np.float32)}, mesh)
+    batch = {"x": np.arange(8.0, dtype=np.float32)}
     step_fn = parallel.compile_step(step, mesh, "jit")
     shapes = jax.eval_shape(lambda: state)
     parallel.compile_aside(parallel.lower_step(step_fn, shapes, batch, {}, key, mesh))()
-    new, _ = step_fn(parallel.place_state(state, mesh), batch, {}, key)
+    placed = parallel.place_state(state, mesh), parallel.place_batch(batch, mesh)
+    new, _ = step_fn(*placed, {}, key)
     assert len(traced) == 1 and new["n"] == 28
 
 

@@ -78,7 +78,7 @@ def convolution(
     dense = x.ndim == 4 and feature_group_count == 1
     dense &= all(d is None or set(d) == {1} for d in (lhs_dilation, rhs_dilation))
     numbers = functools.partial(jax.lax.conv_dimension_numbers, x.shape, kernel.shape)
-    if not dense or numbers(dimension_numbers) != numbers(DIMENSIONS) or not for_cpu(x.shape):
+    if not (dense and for_cpu(x.shape)) or numbers(dimension_numbers) != numbers(DIMENSIONS):
         return jax.lax.conv_general_dilated(
             x,
             kernel,
